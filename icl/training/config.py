@@ -1,0 +1,101 @@
+"""Settings of a training run, checked when they are made.
+
+Every count is global: tokens and rows of one optimizer step over all devices, so a run means the same on
+one device as on a thousand.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from icl.data.config import DataConfig
+from icl.errors import InputError, check_types
+from icl.model.config import ModelConfig
+from icl.parallel.mesh import MeshConfig
+from icl.training.optimizer import OptimizerConfig, require
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, on how much at a time, and what to write down.
+
+    Attributes:
+      steps: Optimizer steps of the whole run.
+      batch_tokens: Positions of all rows of one step; a multiple of row_length x accumulation_steps.
+      accumulation_steps: Microbatches that one step's rows are cut into, to save memory.
+      seed: Seed of the initial parameters. The rows have their own, `DataConfig.seed`.
+      save_every: Steps between checkpoints; 0 saves the last step only.
+      keep_last: Newest checkpoints that stay.
+      keep_every: Checkpoints at multiples of this many steps stay for good; 0 keeps none.
+      log_every: Steps between lines of metrics.jsonl.
+      eval_every: Steps between K-curves of held-out episodes; 0 measures none.
+      eval_rows: Held-out rows of one K-curve, for each of with and without instruction.
+      z_loss: Weight of the squared log-partition added to the loss (PaLM, arXiv 2204.02311, section 5).
+      skip_nonfinite: Leave parameters and optimizer as they are when loss or gradient is not finite.
+      read_threads: Threads that build rows ahead of the step; 0 builds them in the loop.
+    """
+
+    steps: int = 1000
+    batch_tokens: int = 16_384
+    accumulation_steps: int = 1
+    seed: int = 0
+    save_every: int = 500
+    keep_last: int = 3
+    keep_every: int = 0
+    log_every: int = 10
+    eval_every: int = 0
+    eval_rows: int = 64
+    z_loss: float = 0.0
+    skip_nonfinite: bool = True
+    read_threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("steps", "batch_tokens", "accumulation_steps", "keep_last", "log_every", "eval_rows"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("seed", "save_every", "keep_every", "eval_every", "z_loss", "read_threads"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that decides a training run; one rung of a ladder, or a single run (rung "").
+
+    Attributes:
+      families: Task families by their name in the mixture, as `icl.tasks.registry` builds them.
+      config_text: Operative gin text, for the record only.
+    """
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    rung: str = ""
+    config_text: str = ""
+
+    def __post_init__(self) -> None:
+        rows, rest = divmod(self.train.batch_tokens, self.data.row_length)
+        if rest or rows % self.train.accumulation_steps:
+            raise InputError(
+                f"TrainConfig.batch_tokens = {self.train.batch_tokens}: expected a multiple of"
+                f" DataConfig.row_length x TrainConfig.accumulation_steps"
+                f" = {self.data.row_length} x {self.train.accumulation_steps}"
+            )
+        if self.model.max_length < self.data.row_length:
+            raise InputError(
+                f"ModelConfig.max_length = {self.model.max_length}:"
+                f" expected at least DataConfig.row_length = {self.data.row_length}"
+            )
+        warmup = self.optimizer.warmup_in_steps(self.train.batch_tokens)
+        if warmup > self.train.steps:
+            raise InputError(
+                f"OptimizerConfig warm-up takes {warmup:g} steps, expected at most"
+                f" TrainConfig.steps = {self.train.steps}"
+            )
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one step over all devices."""
+        return self.train.batch_tokens // self.data.row_length
