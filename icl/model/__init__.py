@@ -1,0 +1,38 @@
+"""The transformer as pure functions of (config, parameters, tokens)."""
+
+from icl.model.cache import Cache, cut, extend, init_cache
+from icl.model.config import ModelConfig
+from icl.model.decoding import greedy
+from icl.model.transformer import (
+    abstract_params,
+    check_mesh,
+    flops_per_token,
+    hidden_states,
+    init_params,
+    init_sharded,
+    logical_axes,
+    logits,
+    num_non_embedding_params,
+    num_params,
+    unembed,
+)
+
+__all__ = [
+    "Cache",
+    "ModelConfig",
+    "abstract_params",
+    "check_mesh",
+    "cut",
+    "extend",
+    "flops_per_token",
+    "greedy",
+    "hidden_states",
+    "init_cache",
+    "init_params",
+    "init_sharded",
+    "logical_axes",
+    "logits",
+    "num_non_embedding_params",
+    "num_params",
+    "unembed",
+]

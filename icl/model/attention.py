@@ -1,0 +1,69 @@
+"""Attention over packed segments: one function, several implementations.
+
+A query sees a key of its own segment at its own or an earlier position, in a banded layer at most
+`band` - 1 positions back. Masks use logical positions, never buffer indices, so packed rows and a KV
+cache go through the same code.
+
+Shapes: B batch, T query positions, S key positions, H heads, G key/value heads, R = H / G, K head size.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MASKED = -1e30
+
+
+class Span(NamedTuple):
+    """Where the positions of a row stand: `segments_BT` and `positions_BT` within the segment, int32."""
+
+    segments_BT: jax.Array
+    positions_BT: jax.Array
+
+
+def visible(queries: Span, keys: Span, band: int | None) -> jax.Array:
+    """Which keys a query sees: bool [batch, queries, keys]."""
+    same = queries.segments_BT[:, :, None] == keys.segments_BT[:, None, :]
+    distance = queries.positions_BT[:, :, None] - keys.positions_BT[:, None, :]
+    seen = same & (distance >= 0)
+    return seen if band is None else seen & (distance < band)
+
+
+def attend(
+    q_BTHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGK: jax.Array,
+    *,
+    queries: Span,
+    keys: Span,
+    band: int | None = None,
+    implementation: str = "auto",
+) -> jax.Array:
+    """Softmax attention, scores and softmax in float32.
+
+    Args:
+        q_BTHK: queries [batch, length, heads, head size].
+        k_BSGK: keys [batch, key length, kv heads, head size]; heads is a multiple of kv heads.
+        v_BSGK: values, as the keys.
+        queries: segments and positions of the queries.
+        keys: segments and positions of the keys.
+        band: how many positions, itself included, a query sees back; None sees all.
+        implementation: `reference`, or `auto`, which is `reference` everywhere at present.
+
+    Returns:
+        [batch, length, heads, head size] in the dtype of the queries.
+    """
+    batch, length, heads, size = q_BTHK.shape
+    kv_heads = k_BSGK.shape[2]
+    q_BGRTK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
+    k_BGSK, v_BGSK = k_BSGK.transpose(0, 2, 1, 3), v_BSGK.transpose(0, 2, 1, 3)
+    scores = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK * size**-0.5, k_BGSK, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible(queries, keys, band)[:, None, None], scores, MASKED)
+    # Normalised after the product with the values: one pass less over the scores than a plain softmax.
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    o_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", weights.astype(v_BGSK.dtype), v_BGSK)
+    o_BGRTK = (o_BGRTK / total).astype(q_BTHK.dtype)
+    return o_BGRTK.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)

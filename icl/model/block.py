@@ -1,0 +1,169 @@
+"""One transformer block: attention and MLP, sequential or parallel, with or without a KV cache.
+
+Shapes: B batch, T positions, S cache positions, D embed, H heads, G key/value heads, K head size,
+E = (H + 2 G) K, the queries, keys and values of a position side by side.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from icl.model.attention import Span, attend
+from icl.model.config import ModelConfig
+from icl.model.layers import MLP, Linear, Norm, ShortConvolution, rotary_angles, rotate
+from icl.parallel import Partitioner
+
+Angles = tuple[jax.Array, jax.Array]
+
+
+class LayerCache(NamedTuple):
+    """What one layer keeps of the past.
+
+    `k_BSGK`, `v_BSGK`: keys and values as attention sees them. `inputs_BSE`: queries, keys and values before
+    the short convolution (last axis 0 without one), all of them, so that a cache can be cut anywhere.
+    """
+
+    k_BSGK: jax.Array
+    v_BSGK: jax.Array
+    inputs_BSE: jax.Array
+
+
+class Context(NamedTuple):
+    """What all blocks share: spans of queries and keys, rotary angles, and where to append in a cache."""
+
+    queries: Span
+    keys: Span
+    angles: Angles | None
+    offset_B: jax.Array | None
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped heads, rotary positions, QK norm and short convolution."""
+
+    config: ModelConfig
+    banded: bool
+    out_initializer: nn.initializers.Initializer
+    partitioner: Partitioner | None
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: jax.Array, context: Context, cache: LayerCache | None
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """[batch, length, embed] -> the same, and the layer's cache with this chunk appended."""
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        batch, length, _ = x_BTD.shape
+        size = config.size_per_head
+        kernel = nn.initializers.normal(config.init_std)
+        shapes = {"query": (config.num_heads, "heads"), "key": (config.kv_heads, "kv_heads")}
+        shapes["value"] = shapes["key"]
+        qkv = [
+            Linear(heads * size, ("embed", axis), config.qkv_bias, kernel, dtype, name=name)(x_BTD)
+            for name, (heads, axis) in shapes.items()
+        ]
+        if config.conv_width:
+            raw, qkv = qkv, self._convolve(qkv, context, cache)
+        q, k, v = (
+            self._constrain(x.reshape(batch, length, heads, size), axis)
+            for x, (heads, axis) in zip(qkv, shapes.values(), strict=True)
+        )
+        if config.qk_norm:
+            q, k = Norm(config, name="query_norm")(q), Norm(config, name="key_norm")(k)
+        if context.angles is not None:
+            q, k = rotate(q, context.angles), rotate(k, context.angles)
+        if cache is not None:
+            assert context.offset_B is not None
+            inputs = jnp.concatenate(raw, axis=-1) if config.conv_width else cache.inputs_BSE[:, :length]
+            cache = LayerCache(
+                *(append(old, new, context.offset_B) for old, new in zip(cache, (k, v, inputs), strict=True))
+            )
+            k, v = cache.k_BSGK, cache.v_BSGK
+        band = config.band_width if self.banded else None
+        o_BTHK = attend(
+            q, k, v, queries=context.queries, keys=context.keys, band=band, implementation=config.attention
+        )
+        o_BTE = checkpoint_name(o_BTHK.reshape(batch, length, -1), "attention")
+        out = Linear(
+            config.embed_dim,
+            ("heads", "embed"),
+            config.attention_out_bias,
+            self.out_initializer,
+            dtype,
+            name="out",
+        )
+        return out(o_BTE), cache
+
+    def _convolve(self, qkv: list[jax.Array], context: Context, cache: LayerCache | None) -> list[jax.Array]:
+        """Short convolution of queries, keys and values; in a cache it continues from the last inputs."""
+        config, pasts = self.config, [None] * 3
+        if cache is not None:
+            assert context.offset_B is not None
+            past_BWE = last(cache.inputs_BSE, context.offset_B, config.conv_width - 1)
+            query_end = config.num_heads * config.size_per_head
+            key_end = query_end + config.kv_heads * config.size_per_head
+            pasts = jnp.split(past_BWE, [query_end, key_end], axis=-1)
+        names = (("query_conv", "heads"), ("key_conv", "kv_heads"), ("value_conv", "kv_heads"))
+        return [
+            ShortConvolution(config, axis, name=name)(x, context.queries.positions_BT, past)
+            for x, past, (name, axis) in zip(qkv, pasts, names, strict=True)
+        ]
+
+    def _constrain(self, x_BTHK: jax.Array, axis: str) -> jax.Array:
+        if self.partitioner is None:
+            return x_BTHK
+        return self.partitioner.constrain(x_BTHK, ("batch", "length", axis, None))
+
+
+class Block(nn.Module):
+    """Norm, attention, norm, MLP; `parallel` adds both to the same residual (GPT-J, GPT-NeoX)."""
+
+    config: ModelConfig
+    banded: bool = False
+    partitioner: Partitioner | None = None
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: jax.Array, context: Context, cache: LayerCache | None = None
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """[batch, length, embed] -> the same, and the layer's cache with this chunk appended."""
+        config = self.config
+        # GPT-2, section 2.3: projections into the residual stream start 1/sqrt(number of them) smaller.
+        out = nn.initializers.normal(config.init_std / (2 * config.num_layers) ** 0.5)
+        attention = Attention(config, self.banded, out, self.partitioner, name="attention")
+        mlp = MLP(config, out, name="mlp")
+        normed = Norm(config, name="attention_norm")(x_BTD)
+        attended, cache = attention(normed, context, cache)
+        if config.residual == "parallel":
+            x_BTD = x_BTD + attended + mlp(Norm(config, name="mlp_norm")(x_BTD))
+        else:
+            x_BTD = x_BTD + attended
+            x_BTD = x_BTD + mlp(Norm(config, name="mlp_norm")(x_BTD))
+        if self.partitioner is not None:
+            x_BTD = self.partitioner.constrain(x_BTD, ("batch", "length", "activation"))
+        return x_BTD, cache
+
+
+def make_context(
+    config: ModelConfig, queries: Span, keys: Span | None = None, offset_B: jax.Array | None = None
+) -> Context:
+    """The context of a forward pass; keys are the queries themselves where there is no cache."""
+    angles = rotary_angles(config, queries.positions_BT) if config.positions == "rotary" else None
+    return Context(queries, queries if keys is None else keys, angles, offset_B)
+
+
+def append(old_BSX: jax.Array, new_BTX: jax.Array, offset_B: jax.Array) -> jax.Array:
+    """Writes a chunk of each row at that row's offset; the caller leaves room for it."""
+
+    def one(old: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), offset, axis=0)
+
+    return jax.vmap(one)(old_BSX, new_BTX, offset_B)
+
+
+def last(inputs_BSE: jax.Array, offset_B: jax.Array, count: int) -> jax.Array:
+    """The `count` inputs before each row's offset, [batch, count, width]; zeros before the start."""
+    index_BW = offset_B[:, None] - count + jnp.arange(count)[None]
+    taken = jnp.take_along_axis(inputs_BSE, jnp.maximum(index_BW, 0)[..., None], axis=1)
+    return jnp.where((index_BW >= 0)[..., None], taken, 0)

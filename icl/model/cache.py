@@ -1,0 +1,88 @@
+"""A KV cache that is a plain value: extended by chunks of any length, cut at any position, branched by copying.
+
+Each row has its own length. Keys beyond it may hold anything: masks use positions, so nothing sees them
+before they are overwritten.
+
+Shapes: L layers, B batch, S capacity, G key/value heads, K head size, E = (H + 2 G) K, V vocab, T new positions.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from icl.errors import InputError
+from icl.model.attention import Span
+from icl.model.block import LayerCache, make_context
+from icl.model.config import ModelConfig
+from icl.model.layers import Norm
+from icl.model.transformer import Params, apply_layers, embed, unembed
+from icl.parallel import Partitioner
+
+
+class Cache(flax.struct.PyTreeNode):
+    """The past of a batch of rows.
+
+    `layers`: arrays [layers, batch, capacity, ...]. `lengths_B`: how many positions of each row count.
+    """
+
+    layers: LayerCache
+    lengths_B: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return self.layers.k_BSGK.shape[2]
+
+
+def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
+    """An empty cache; `capacity` covers all that will be appended, padding of the chunks included."""
+    if config.positions == "learned" and capacity > config.max_length:
+        raise InputError(f"a cache of {capacity} positions: the model was made for {config.max_length}")
+    dtype = jnp.dtype(config.compute_dtype)
+    kv = (config.num_layers, batch, capacity, config.kv_heads, config.size_per_head)
+    width = (config.num_heads + 2 * config.kv_heads) * config.size_per_head if config.conv_width else 0
+    inputs = jnp.zeros((config.num_layers, batch, capacity, width), dtype)
+    return Cache(LayerCache(jnp.zeros(kv, dtype), jnp.zeros(kv, dtype), inputs), jnp.zeros(batch, jnp.int32))
+
+
+def extend(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    partitioner: Partitioner | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Appends up to T tokens to each row; the same numbers as one full forward pass.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        cache: the past; lengths + T must stay within its capacity (positions beyond would overwrite earlier ones).
+        tokens_BT: token ids; what stands behind a row's count is padding.
+        counts_B: how many of the T tokens of each row count.
+        partitioner: holds activations to their shards; None on one device.
+
+    Returns:
+        Logits [batch, T, vocab] in float32 (those of padding mean nothing), and the longer cache.
+    """
+    batch, length = tokens_BT.shape
+    positions_BT = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+    queries = Span(jnp.ones_like(positions_BT), positions_BT)
+    key_positions = jnp.broadcast_to(
+        jnp.arange(cache.capacity, dtype=jnp.int32)[None], (batch, cache.capacity)
+    )
+    context = make_context(
+        config, queries, Span(jnp.ones_like(key_positions), key_positions), cache.lengths_B
+    )
+    x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
+    x_BTD, layers = apply_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
+    assert layers is not None
+    x_BTD = Norm(config).apply({"params": params["final_norm"]}, x_BTD)
+    return unembed(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)
+
+
+def cut(cache: Cache, rows_N: jax.Array, lengths_N: jax.Array) -> Cache:
+    """Branches: row n of the result is row rows_N[n] of the cache, cut to its first lengths_N[n] positions."""
+    layers = jax.tree.map(lambda leaf: jnp.take(leaf, rows_N, axis=1), cache.layers)
+    return Cache(layers, lengths_N.astype(jnp.int32))

@@ -1,0 +1,161 @@
+"""The parts of a block that are not attention: norms, rotary positions, short convolution, MLP.
+
+Shapes: B batch, T positions, D embed, H heads, K head size, F mlp, R half of the rotated dimensions.
+Every parameter is declared once, with shape, initializer and logical axes side by side.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from icl.model.config import ModelConfig
+
+Initializer = Callable[..., jax.Array]
+
+
+def declare(
+    module: nn.Module,
+    name: str,
+    initializer: Initializer,
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+) -> jax.Array:
+    """Declares a float32 parameter with its logical axes."""
+    return module.param(name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32)
+
+
+class Norm(nn.Module):
+    """Layer norm or RMS norm over the last axis, computed in float32.
+
+    `use_bias` None follows the configuration. Formulae: Ba et al. 2016; Zhang and Sennrich 2019.
+    """
+
+    config: ModelConfig
+    axis: str | None = None
+
+    @nn.compact
+    def __call__(self, x_D: jax.Array) -> jax.Array:
+        """[..., width] -> the same shape and dtype."""
+        config, width = self.config, x_D.shape[-1]
+        scale = declare(self, "scale", nn.initializers.ones, (width,), (self.axis,))
+        x = x_D.astype(jnp.float32)
+        if config.norm == "layer":
+            x = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_epsilon)
+        x = x * broadcast(scale, x)
+        if config.norm == "layer" and config.norm_bias:
+            bias = declare(self, "bias", nn.initializers.zeros, (width,), (self.axis,))
+            x = x + broadcast(bias, x)
+        return x.astype(x_D.dtype)
+
+
+class Linear(nn.Module):
+    """A matmul over the last axis, flat: [..., in] @ [in, out] (+ bias)."""
+
+    features: int
+    axes: tuple[str | None, str | None]
+    use_bias: bool
+    initializer: Initializer
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> [..., out], in the compute dtype."""
+        kernel = declare(self, "kernel", self.initializer, (x.shape[-1], self.features), self.axes)
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias = declare(self, "bias", nn.initializers.zeros, (self.features,), (self.axes[1],))
+            y = y + broadcast(bias.astype(self.dtype), y)
+        return y
+
+
+class ShortConvolution(nn.Module):
+    """Causal depthwise convolution over positions, within a segment.
+
+    y_t = sum_j kernel_j * x_{t-j}, j < width, where position t - j stands in the same segment (Primer,
+    arXiv 2109.08668, section 3). `past` holds the width - 1 inputs before the first position.
+    """
+
+    config: ModelConfig
+    axis: str
+
+    @nn.compact
+    def __call__(
+        self, x_BTE: jax.Array, positions_BT: jax.Array, past_BWE: jax.Array | None = None
+    ) -> jax.Array:
+        """[batch, length, width] -> the same; `positions` count from the start of each segment."""
+        width, length = self.config.conv_width, x_BTE.shape[1]
+        std = self.config.conv_init_std
+        kernel = declare(
+            self, "kernel", nn.initializers.normal(std), (width, x_BTE.shape[-1]), (None, self.axis)
+        ).astype(x_BTE.dtype)
+        if past_BWE is None:
+            past_BWE = jnp.zeros((x_BTE.shape[0], width - 1, x_BTE.shape[-1]), x_BTE.dtype)
+        padded = jnp.concatenate([past_BWE, x_BTE], axis=1)
+        y_BTE = x_BTE * kernel[0][None, None]
+        for j in range(1, width):
+            shifted = jax.lax.slice_in_dim(padded, width - 1 - j, width - 1 - j + length, axis=1)
+            inside = (positions_BT >= j)[..., None]
+            y_BTE = y_BTE + jnp.where(inside, shifted, 0) * kernel[j][None, None]
+        return y_BTE
+
+
+class MLP(nn.Module):
+    """Two matmuls around an activation; SwiGLU gates with a third (Shazeer 2020)."""
+
+    config: ModelConfig
+    out_initializer: Initializer
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """[batch, length, embed] -> the same."""
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        inner = nn.initializers.normal(config.init_std)
+
+        def up(name: str) -> jax.Array:
+            layer = Linear(config.hidden_dim, ("embed", "mlp"), config.mlp_bias, inner, dtype, name=name)
+            return checkpoint_name(layer(x_BTD), "mlp_up")
+
+        h_BTF = up("up")
+        if config.activation == "swiglu":
+            h_BTF = jax.nn.silu(up("gate")) * h_BTF
+        else:
+            h_BTF = ACTIVATIONS[config.activation](h_BTF)
+        down = Linear(
+            config.embed_dim, ("mlp", "embed"), config.mlp_bias, self.out_initializer, dtype, name="down"
+        )
+        return down(h_BTF)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_erf": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
+def broadcast(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """[width] -> [1, ..., width], since implicit rank promotion is an error in the tests."""
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def rotary_angles(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines [batch, length, 1, rotary_dim / 2] of rotary positions (Su et al. 2021, section 3.2)."""
+    exponents_R = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
+    frequencies_R = config.rotary_base**-exponents_R
+    angles = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_BTHK: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates the first rotary_dim dimensions of each head, in halves (as GPT-NeoX and Llama weights expect)."""
+    cos, sin = angles
+    half = cos.shape[-1]
+    x = x_BTHK.astype(jnp.float32)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x_BTHK[..., 2 * half :]
+    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHK.dtype)
+    return jnp.concatenate([rotated, rest], axis=-1)

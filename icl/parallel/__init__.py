@@ -1,0 +1,6 @@
+"""Meshes and sharding rules: which mesh axes hold which part of an array."""
+
+from icl.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
+from icl.parallel.partition import DEFAULT_RULES, Partitioner, Rules
+
+__all__ = ["DEFAULT_RULES", "MESH_AXES", "MeshConfig", "Partitioner", "Rules", "make_mesh"]

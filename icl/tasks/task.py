@@ -1,0 +1,108 @@
+"""What a task is: examples, how they are worded, task instances, and queries to evaluate.
+
+A `Task` yields `TaskInstance`s (one cipher, one file of word pairs), an instance yields `Example`s.
+Everything random is drawn from the generator that the caller passes, so a row or a prompt is a pure
+function of its key.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["train", "held_out"]
+SPLITS: tuple[Split, ...] = ("train", "held_out")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One input and its target.
+
+    `key` is the exclusion key: no demonstration may share it with the query. None says that the task is
+    lookup by nature (design page, 5.4): the query may stand among its demonstrations, and records say so.
+    `choices` holds the options of a multiple-choice example, the target among them.
+    """
+
+    input: str
+    target: str
+    key: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Template:
+    """How an example and an instruction are written.
+
+    A context never ends in a space; the completion owns its leading space (`target_prefix`).
+    """
+
+    input_prefix: str = ""
+    separator: str = ">"
+    target_prefix: str = ""
+    delimiter: str = "\n"
+    instruction_delimiter: str = "\n"
+
+    def context(self, example: Example) -> str:
+        """The text of the input up to where the answer begins."""
+        return f"{self.input_prefix}{example.input}{self.separator}"
+
+    def completion(self, example: Example) -> str:
+        """The answer as it stands after the context, without the delimiter that closes it."""
+        return f"{self.target_prefix}{example.target}"
+
+    def instruction(self, text: str | None) -> str:
+        """The instruction line, or nothing."""
+        return "" if not text else f"{text}{self.instruction_delimiter}"
+
+
+class TaskInstance(abc.ABC):
+    """One concrete task: a cipher, a position map, a file of word pairs."""
+
+    task: str
+    """Name of the task it belongs to."""
+    name: str
+    """Stable and unique among the instances of the task; the statistics cluster by it."""
+    instruction: str | None
+    """What it asks, in words; None where it has none."""
+
+    @abc.abstractmethod
+    def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
+        """Examples in random order: endless for generated tasks, each once for a finite pool.
+
+        An iterator, so the first K of K+1 are the first K: nested by construction.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Query:
+    """An example to answer, and the instance whose demonstrations go before it."""
+
+    instance: TaskInstance
+    example: Example
+    name: str
+    """Stable and unique within (task, split); keyed by content, never by position in a limited list."""
+
+
+class Task(abc.ABC):
+    """A named source of task instances with a training and a held-out split."""
+
+    name: str
+    template: Template
+
+    @abc.abstractmethod
+    def num_instances(self, split: Split) -> int | None:
+        """How many instances the split has; None where each index is a fresh one without end."""
+
+    @abc.abstractmethod
+    def instance(self, split: Split, index: int) -> TaskInstance:
+        """Instance number `index` of a split, 0 <= index < num_instances(split); a pure function."""
+
+    @abc.abstractmethod
+    def queries(self, split: Split) -> Iterator[Query]:
+        """Queries of a split in a fixed order that spreads over instances; take as many as wanted."""
+
+    def chance(self) -> float:
+        """Exact-match rate of a guess among the answers that the form allows (0..1)."""
+        return 0.0
