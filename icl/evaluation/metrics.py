@@ -1,0 +1,31 @@
+"""What is measured of an answer: all of it right, each token right, how likely, and how far off."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1 where the answer equals the gold answer, white space around either apart; else 0."""
+    return float(prediction.strip() == gold.strip())
+
+
+def token_accuracy(gold_N: Sequence[int], argmax_N: NDArray[np.int32]) -> float:
+    """Share of the gold tokens, delimiter included, that are the model's first choice given those before."""
+    return float(np.mean(np.asarray(gold_N) == argmax_N))
+
+
+def edit_distance(prediction: str, gold: str) -> float:
+    """Levenshtein distance over the length of the longer text: 0 for equal, 1 for nothing in common."""
+    prediction, gold = prediction.strip(), gold.strip()
+    if prediction == gold:
+        return 0.0
+    previous = list(range(len(gold) + 1))
+    for i, left in enumerate(prediction, start=1):
+        current = [i]
+        for j, right in enumerate(gold, start=1):
+            change = previous[j - 1] + (left != right)
+            current.append(min(change, previous[j] + 1, current[j - 1] + 1))
+        previous = current
+    return previous[-1] / max(len(prediction), len(gold))

@@ -1,0 +1,145 @@
+"""What an evaluation writes: one record a query and condition, one result a figure; and safe files.
+
+Records stand in shards, `records/*.jsonl.gz`, that appear whole or not at all; results in `results.jsonl`.
+The same values always give the same bytes.
+"""
+
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from icl.errors import InputError
+
+DIGITS = 6
+"""Decimals of every number in a record or a result."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """The outcome of one query under one condition.
+
+    `prompt_sha256` is the hash of the prompt's text. The prompt follows from (task, split, query, seed,
+    k_effective, instruction, `lost`) and the demonstration setting (`icl.evaluation.plan.rebuild_prompt`);
+    `prompt` holds it in full for a sample and is None elsewhere. `k` was asked for, `k_effective` fitted.
+    `lost` is the number of characters that the start of the query's input lost so that K = 0 fits.
+    `query_seen` says whether the query stood among its demonstrations. `log_likelihood` is that of the
+    gold answer and its delimiter, in nats a token; `edit_distance` is between 0 and 1.
+    """
+
+    checkpoint: str
+    step: int | None
+    task: str
+    split: str
+    instance: str
+    query: str
+    cluster: str
+    seed: int
+    k: int
+    k_effective: int
+    instruction: bool
+    condition: str
+    demonstrations: str
+    template: str
+    prompt_sha256: str
+    prompt_tokens: int
+    lost: int
+    input: str
+    gold: str
+    gold_tokens: int
+    prediction: str
+    exact_match: float
+    token_accuracy: float
+    log_likelihood: float
+    edit_distance: float
+    query_seen: bool
+    prompt: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """One figure with its 95 % interval.
+
+    `checkpoint` is the label of a run, or "baseline" (with `scoring` naming which) where no model answers.
+    `task` is "mean" for the mean over tasks; `slice` is "all", "query_seen" or "query_unseen". `k_effective`
+    is the mean over records. `n` counts queries, `clusters` what the interval resamples; `seed_values` holds
+    the value under each demonstration seed. `ci_low` and `ci_high` are None where nothing is random
+    (printed chance) or one cluster gives no spread.
+    """
+
+    checkpoint: str
+    rung: str
+    step: int | None
+    params: int | None
+    train_seed: int | None
+    task: str
+    split: str
+    metric: str
+    k: int
+    k_effective: float
+    instruction: bool
+    scoring: str
+    condition: str
+    demonstrations: str
+    template: str
+    slice: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    interval_method: str
+    n: int
+    clusters: int
+    seeds: int
+    seed_values: tuple[float, ...]
+
+
+def rounded(value: float | None) -> float | None:
+    """The number as it is written: a fixed number of decimals, and never -0.0."""
+    return None if value is None else round(float(value), DIGITS) + 0.0
+
+
+def write_lines(path: Path, rows: Iterable[Record | Result]) -> None:
+    """Writes one JSON object a line; gzipped where the name ends in `.gz`. Whole or not at all."""
+    text = "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    data = text.encode("utf-8", "surrogatepass")
+    write_file(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Puts a file in place in one step: a kill leaves the old one or the new one, never a part.
+
+    Raises:
+      InputError: the file cannot be written (no such folder, no permission, a full disk).
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); expected a writable folder") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a shard, in the order they were written.
+
+    Raises:
+      InputError: the shard is damaged.
+    """
+    try:
+        return [Record(**row) for row in _lines(path)]
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{path}: not a shard of records ({message}); delete it and run again") from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8", errors="surrogatepass") as file:
+        for line in file:
+            yield json.loads(line)
