@@ -24,7 +24,7 @@ def check_types(settings: object) -> None:
 
     Call it first in `__post_init__`. gin knows no types, so what it means is taken over: a list where a
     tuple belongs, an integer where a float belongs, and an integral float (`1e3`) where an integer belongs
-    are converted in place. A bool is no number, and NaN is never a setting.
+    are converted in place. A bool is no number; NaN and infinity are never settings.
 
     Raises:
       InputError: names `Class.field`, the value, and what was expected.
@@ -83,7 +83,7 @@ def _as_member(members: tuple[Any, ...], value: Any) -> Any:
 
 
 def _as_number(kind: type, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise _MismatchError
     if type(value) is kind:
         return value
@@ -113,12 +113,20 @@ def _as_mapping(args: tuple[Any, ...], value: Any) -> Mapping[Any, Any]:
     return value if same else items
 
 
+_WORDS = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a string",
+    type(None): "None",
+}
+
+
 def _describe(annotation: Any) -> str:
     """The annotation in words that a person who writes gin files reads."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    words = {int: "an integer", float: "a number", bool: "True or False", str: "a string", type(None): "None"}
-    if annotation in words:
-        return words[annotation]
+    if annotation in _WORDS:
+        return _WORDS[annotation]
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(option) for option in args)
     if origin in (typing.Union, types.UnionType):
