@@ -5,15 +5,19 @@ holds moments only. So a skipped update moves neither, and the schedule stays wh
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+from jax.typing import ArrayLike
 
 from icl.errors import InputError, check_types
 
 LogicalAxes = tuple[str | None, ...]
+Schedule = Callable[[ArrayLike], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,91 @@ class OptimizerConfig:
     def warmup_in_steps(self, batch_tokens: int) -> float:
         """The warm-up in steps, however it was given."""
         return self.warmup_tokens / batch_tokens if self.warmup_tokens else float(self.warmup_steps)
+
+
+def make_optimizer(config: OptimizerConfig, axes_tree: Any) -> optax.GradientTransformation:
+    """The optimizer for parameters with these logical axes; the train step scales its updates by the schedule.
+
+    Which parameters decay, and which Muon takes, follows from their logical axes: what has two named axes
+    besides `layers` is a matrix; norms, biases and depthwise convolutions have one.
+    """
+    adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
+    if config.kind == "muon":
+        labels = _map_axes(lambda axes: "muon" if is_matrix(axes) and axes[0] == "layers" else "adam", axes_tree)
+        direction = optax.partition({"muon": _muon(config), "adam": adam}, labels)
+    else:
+        direction = adam
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
+        direction,
+        optax.add_decayed_weights(config.weight_decay, mask=_map_axes(is_matrix, axes_tree)),
+        optax.scale(-1.0),
+    )
+
+
+def is_matrix(axes: LogicalAxes) -> bool:
+    """Whether a parameter with these logical axes is a matrix (of every layer) or an embedding."""
+    return sum(axis not in (None, "layers") for axis in axes) >= 2
+
+
+def make_schedule(config: OptimizerConfig, steps: int, batch_tokens: int) -> Schedule:
+    """Learning rate as a function of the number of optimizer steps done before this one."""
+    warmup = config.warmup_in_steps(batch_tokens)
+    decay_steps = {"cosine": steps - warmup, "wsd": config.decay_share * steps, "constant": 0.0}[config.schedule]
+
+    def schedule(step: ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        rise = jnp.minimum(1.0, (step + 1) / max(warmup, 1.0))
+        progress = jnp.clip((step - (steps - decay_steps)) / max(decay_steps, 1.0), 0.0, 1.0)
+        fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1 - progress
+        return config.learning_rate * rise * (config.final_ratio + (1 - config.final_ratio) * fall)
+
+    return schedule
+
+
+def optimizer_shardings(
+    optimizer: optax.GradientTransformation, params: Any, param_shardings: Any, replicated: jax.sharding.Sharding
+) -> Any:
+    """Shardings of the optimizer's state: each moment as its parameter, the rest replicated."""
+    state = jax.eval_shape(optimizer.init, params)
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda moment, sharding: moment if is_masked(moment) else sharding,
+        state,
+        param_shardings,
+        transform_non_params=lambda _: replicated,
+        is_leaf=is_masked,
+    )
+
+
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Muon for stacked matrices [layers, in, out], each layer orthogonalised on its own.
+
+    Updates have AdamW's root mean square of 0.2 (Moonlight, arXiv 2502.16982, section 2.2), so learning
+    rate and weight decay mean the same under both.
+    """
+
+    def dimensions(updates: Any) -> Any:
+        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), updates)
+
+    ratio = config.muon_learning_rate / config.learning_rate if config.muon_learning_rate else 1.0
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map(lambda x: 0.2 * ratio * max(x.shape[-2:]) ** 0.5 * x, updates)
+
+    return optax.chain(
+        optax.contrib.scale_by_muon(beta=config.muon_momentum, weight_dimension_numbers=dimensions),
+        optax.stateless(scale),
+    )
+
+
+def _map_axes(function: Callable[[LogicalAxes], Any], axes_tree: Any) -> Any:
+    return jax.tree.map(function, axes_tree, is_leaf=lambda node: isinstance(node, tuple))
 
 
 def require(settings: object, field: str, holds: bool, expected: str) -> None:

@@ -1,0 +1,206 @@
+"""The two compiled functions of training: one optimizer step, and the K-curve of held-out episodes.
+
+Shapes: B rows, T positions, D embed, V vocab, C components of the mixture, K examples of an episode.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from icl import model
+from icl.data.batch import Batch
+from icl.model.config import ModelConfig
+from icl.parallel.partition import Partitioner
+from icl.training.optimizer import Schedule
+
+Params = Any
+
+
+class TrainState(NamedTuple):
+    """What a step changes, and a checkpoint holds.
+
+    `step` counts batches seen, `skipped` those among them whose update was not finite and left undone.
+    """
+
+    step: jax.Array
+    params: Params
+    moments: Any
+    skipped: jax.Array
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports: its mean loss per unit of weight (also by component, NaN for one not present),
+    the global gradient norm before clipping, its learning rate, and the count of skipped updates so far."""
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    finite: jax.Array
+    skipped: jax.Array
+    task_loss_C: jax.Array
+
+
+class TokenScores(NamedTuple):
+    """Per position: cross-entropy of the target in nats, log of the partition function, target = argmax."""
+
+    cross_entropy_BT: jax.Array
+    log_partition_BT: jax.Array
+    correct_BT: jax.Array
+
+
+class CurveSums(NamedTuple):
+    """Sums over held-out answers by component and number of demonstrations before them."""
+
+    answers_CK: jax.Array
+    exact_CK: jax.Array
+    tokens_CK: jax.Array
+    correct_CK: jax.Array
+    loss_CK: jax.Array
+
+
+def loss_of_hidden(
+    config: ModelConfig,
+    params: Params,
+    hidden_BTD: jax.Array,
+    targets_BT: jax.Array,
+    partitioner: Partitioner | None = None,
+) -> TokenScores:
+    """Scores every target under the model's output distribution, in float32.
+
+    The one place where logits over the vocabulary exist in training.
+    """
+    logits_BTV = model.unembed(config, params, hidden_BTD)
+    if partitioner is not None:
+        logits_BTV = partitioner.constrain(logits_BTV, ("batch", "length", "vocab"))
+    log_partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    # A masked sum, not a gather: it stays local where the vocabulary is split over devices.
+    vocab_V = jnp.arange(logits_BTV.shape[-1])
+    is_target_BTV = targets_BT[..., None] == vocab_V[None, None]
+    target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    correct_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+    return TokenScores(log_partition_BT - target_logit_BT, log_partition_BT, correct_BT)
+
+
+def make_train_step(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    num_components: int,
+    accumulation_steps: int = 1,
+    z_loss: float = 0.0,
+    skip_nonfinite: bool = True,
+    partitioner: Partitioner | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """A pure function (state, batch) -> (state, metrics), to be compiled with the state donated.
+
+    The loss of a step is the mean over its weights, whatever rows and microbatches they lie in.
+    """
+
+    def loss_of(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden_BTD = model.hidden_states(
+            config, params, batch.inputs_BT, batch.segments_BT, batch.positions_BT, partitioner
+        )
+        scores = loss_of_hidden(config, params, hidden_BTD, batch.targets_BT, partitioner)
+        loss_BT = batch.weights_BT * scores.cross_entropy_BT
+        penalty_BT = z_loss * batch.weights_BT * jnp.square(scores.log_partition_BT) if z_loss else 0.0
+        task_loss_C = by_component(loss_BT, batch.tasks_BT, num_components)
+        loss = jnp.sum(loss_BT) / total_weight
+        return loss + jnp.sum(penalty_BT) / total_weight, jnp.append(task_loss_C, loss)
+
+    def gradients(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[Params, jax.Array]:
+        gradient = jax.grad(loss_of, has_aux=True)
+        if accumulation_steps == 1:
+            return gradient(params, batch, total_weight)
+
+        def add(total: Any, microbatch: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, microbatch, total_weight)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, (params, jnp.zeros(num_components + 1)))
+        total, _ = jax.lax.scan(add, zeros, split_rows(batch, accumulation_steps, partitioner))
+        return total
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        total_weight = jnp.sum(batch.weights_BT)
+        total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
+        grads, losses = gradients(state.params, batch, total_weight)
+        loss, grad_norm = losses[-1], optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+        learning_rate = schedule(state.step)
+        updates, moments = optimizer.update(grads, state.moments, state.params)
+        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
+        apply = finite | (not skip_nonfinite)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(apply, new, old), (params, moments), (state.params, state.moments)
+        )
+        skipped = state.skipped + jnp.where(apply, 0, 1)
+        weight_C = by_component(batch.weights_BT, batch.tasks_BT, num_components)
+        metrics = StepMetrics(loss, grad_norm, learning_rate, finite, skipped, losses[:-1] / weight_C)
+        return TrainState(state.step + 1, params, moments, skipped), metrics
+
+    return train_step
+
+
+def make_curve_step(
+    config: ModelConfig, *, num_components: int, num_examples: int, partitioner: Partitioner | None = None
+) -> Callable[[Params, Batch], CurveSums]:
+    """A pure function (params, batch) -> sums by component and K, teacher-forced, in one pass.
+
+    Each row holds one episode of one task. An answer is exact when every target of its example, delimiter
+    included, is the most likely token.
+    """
+
+    def curve_step(params: Params, batch: Batch) -> CurveSums:
+        hidden_BTD = model.hidden_states(
+            config, params, batch.inputs_BT, batch.segments_BT, batch.positions_BT, partitioner
+        )
+        scores = loss_of_hidden(config, params, hidden_BTD, batch.targets_BT, partitioner)
+        examples_K = jnp.arange(num_examples)
+        in_answer_BTK = batch.examples_BT[..., None] == examples_K[None, None]
+        in_component_BC = jnp.max(batch.tasks_BT, axis=1)[:, None] == jnp.arange(num_components)[None]
+
+        def over_positions(x_BT: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(in_answer_BTK, x_BT[..., None], 0.0), axis=1)
+
+        def over_rows(x_BK: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(in_component_BC[:, :, None], x_BK[:, None], 0.0), axis=0)
+
+        tokens_BK = over_positions(jnp.ones_like(scores.cross_entropy_BT))
+        correct_BK = over_positions(scores.correct_BT.astype(jnp.float32))
+        present_BK = tokens_BK > 0
+        return CurveSums(
+            answers_CK=over_rows(present_BK.astype(jnp.float32)),
+            exact_CK=over_rows((present_BK & (correct_BK == tokens_BK)).astype(jnp.float32)),
+            tokens_CK=over_rows(tokens_BK),
+            correct_CK=over_rows(correct_BK),
+            loss_CK=over_rows(over_positions(scores.cross_entropy_BT)),
+        )
+
+    return curve_step
+
+
+def by_component(x_BT: jax.Array, tasks_BT: jax.Array, num_components: int) -> jax.Array:
+    """Sums [components] of `x` over the positions of each; masked sums, as a scatter's order may vary."""
+    component_C = jnp.arange(num_components)[:, None, None]
+    return jnp.sum(jnp.where(tasks_BT[None] == component_C, x_BT[None], 0.0), axis=(1, 2))
+
+
+def split_rows(batch: Batch, parts: int, partitioner: Partitioner | None = None) -> Batch:
+    """[rows, length] -> [parts, rows / parts, length] arrays.
+
+    Part i takes every row r with r % parts == i, so that each device cuts its own rows and none travels.
+    """
+
+    def split(x_BT: jax.Array) -> jax.Array:
+        x = jnp.swapaxes(x_BT.reshape(-1, parts, x_BT.shape[-1]), 0, 1)
+        if partitioner is None:
+            return x
+        spec = PartitionSpec(None, *partitioner.batch_sharding.spec)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(partitioner.mesh, spec))
+
+    return jax.tree.map(split, batch)
