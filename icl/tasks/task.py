@@ -74,6 +74,13 @@ class TaskInstance(abc.ABC):
         An iterator, so the first K of K+1 are the first K: nested by construction.
         """
 
+    def episode(self, rng: np.random.Generator) -> Iterator[Example]:
+        """Examples in random order of which each is a test, for K-curves from one pass.
+
+        They are the demonstrations, unless the instance keeps examples to test apart from them.
+        """
+        return self.demonstrations(rng)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Query:
@@ -90,6 +97,8 @@ class Task(abc.ABC):
 
     name: str
     template: Template
+    trained: bool = True
+    """Whether the task feeds training rows; a task that is held out as a whole does not."""
 
     @abc.abstractmethod
     def num_instances(self, split: Split) -> int | None:
@@ -102,6 +111,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def queries(self, split: Split) -> Iterator[Query]:
         """Queries of a split in a fixed order that spreads over instances; take as many as wanted."""
+
+    def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
+        """A random instance of the split, as training rows take it."""
+        return self.instance(split, int(rng.integers(self.num_instances(split) or 2**62)))
 
     def chance(self) -> float:
         """Exact-match rate of a guess among the answers that the form allows (0..1)."""

@@ -1,0 +1,169 @@
+"""Tokenizers: bytes, and SentencePiece made lossless. decode(encode(text)) == text for every string.
+
+SentencePiece writes a space as U+2581, so a real U+2581 in the text would come back as a space; it is
+escaped on the way in and out. A tokenizer's JSON holds its whole model: a checkpoint needs no other file.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import sentencepiece
+
+from icl.data.keys import digest
+from icl.errors import InputError
+
+_ESCAPE = "\ue000"
+_SPACE_MARK = "\u2581"
+_PROBES = ("  two  spaces ", "a\n\tb\n", "ﬁ Å Ⅳ", "☃ \U0001f600\x00\x7f", "▁\ue000")
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. The start token begins every segment and ends every document."""
+
+    kind: str
+    vocab_size: int
+    start_id: int
+    pad_id: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the tokenizer by its content."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without start token. Raises InputError for a lone surrogate."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; special tokens have none, and broken UTF-8 gives U+FFFD."""
+        ...
+
+    def to_json(self) -> dict[str, str]:
+        """The tokenizer as JSON, whole."""
+        ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as ids 0..255, then start and pad; 264 ids in all, a multiple of 8."""
+
+    kind = "bytes"
+    vocab_size = 264
+    start_id = 256
+    pad_id = 257
+
+    @property
+    def fingerprint(self) -> str:
+        return digest("tokenizer", self.kind)
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return list(text.encode())
+        except UnicodeEncodeError as error:
+            raise _surrogate(text, error) from error
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(i for i in ids if 0 <= i < 256).decode(errors="replace")
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind}
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model that was trained to lose nothing (`tools/train_tokenizer.py`)."""
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes, source: str = "SentencePiece model") -> None:
+        """Loads the model.
+
+        Raises:
+          InputError: the bytes are no model, or the model changes text.
+        """
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise InputError(f"{source}: not a SentencePiece model") from error
+        self.vocab_size = self._processor.vocab_size()
+        self.start_id = self._processor.bos_id()
+        self.pad_id = self._processor.pad_id()
+        if min(self.start_id, self.pad_id) < 0:
+            raise InputError(
+                f"{source}: has no start or no pad token; train one with tools/train_tokenizer.py"
+            )
+        for probe in _PROBES:
+            if self.decode(self.encode(probe)) != probe:
+                raise InputError(
+                    f"{source}: changes {probe!r} to {self.decode(self.encode(probe))!r}; expected a lossless "
+                    "model as tools/train_tokenizer.py trains it"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        return digest("tokenizer", self.kind, self._model.hex())
+
+    def encode(self, text: str) -> list[int]:
+        if _ESCAPE in text or _SPACE_MARK in text:
+            text = text.replace(_ESCAPE, f"{_ESCAPE}0").replace(_SPACE_MARK, f"{_ESCAPE}1")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _surrogate(text, error) from error
+        ids: list[int] = self._processor.EncodeAsIds(text)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        special = (self.start_id, self.pad_id)
+        text: str = self._processor.DecodeIds([int(i) for i in ids if i not in special])
+        if _ESCAPE in text:
+            text = text.replace(f"{_ESCAPE}1", _SPACE_MARK).replace(f"{_ESCAPE}0", _ESCAPE)
+        return text
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+
+
+def load_tokenizer(spec: str) -> Tokenizer:
+    """The tokenizer that a setting names: "bytes", or the path of a SentencePiece model.
+
+    Raises:
+      InputError: the file is missing or holds no lossless model.
+    """
+    if spec == ByteTokenizer.kind:
+        return ByteTokenizer()
+    path = Path(spec).expanduser()
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"tokenizer {spec!r}: {error.strerror}; expected 'bytes' or the path of a SentencePiece model"
+        ) from error
+    return SentencePieceTokenizer(model, str(path))
+
+
+def tokenizer_from_json(description: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that `to_json` described.
+
+    Raises:
+      InputError: the description is of no known kind, or damaged.
+    """
+    kind = description.get("kind")
+    if kind == ByteTokenizer.kind:
+        return ByteTokenizer()
+    if kind != SentencePieceTokenizer.kind:
+        raise InputError(f"tokenizer description: kind {kind!r}, expected 'bytes' or 'sentencepiece'")
+    try:
+        model = base64.b64decode(description["model"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise InputError("tokenizer description: no SentencePiece model in base64 under 'model'") from error
+    return SentencePieceTokenizer(model, "tokenizer description")
+
+
+def _surrogate(text: str, error: UnicodeEncodeError) -> InputError:
+    return InputError(
+        f"text holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}); expected Unicode text"
+    )

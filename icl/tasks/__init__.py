@@ -1,0 +1,32 @@
+"""Tasks: what they are, the families that come with the project, and the registry.
+
+Importing this package registers every family; a new one is imported here.
+"""
+
+from icl.tasks.affine import Affine
+from icl.tasks.cipher import Cipher
+from icl.tasks.files import FileTasks
+from icl.tasks.position_map import PositionMap
+from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, rebuild, register
+from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
+from icl.tasks.word_label import WordLabel
+
+__all__ = [
+    "FAMILIES",
+    "Affine",
+    "Cipher",
+    "Example",
+    "FileTasks",
+    "PositionMap",
+    "Query",
+    "Split",
+    "Task",
+    "TaskInstance",
+    "Template",
+    "WordLabel",
+    "build_tasks",
+    "describe",
+    "family_class",
+    "rebuild",
+    "register",
+]

@@ -1,0 +1,77 @@
+"""What generated tasks share: numbering of instances, queries that spread over them, splits by content.
+
+A generated task draws instance i of a split from the key (family, split, i). Which split content belongs to
+is decided by a hash of the content alone, never by the task's name, seed or index: so two mixtures can
+never train on what the other holds out.
+"""
+
+import abc
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from icl.data.keys import digest, fraction, generator
+from icl.tasks.task import Query, Split, Task, TaskInstance, Template
+
+_MAX_REPEATS = 1000
+
+
+def is_held_out(share: float, *content: int | str) -> bool:
+    """Whether a hash of the content puts it into the held-out split of this share."""
+    return fraction("held out", *content) < share
+
+
+def exact_split(items: Sequence[str], share: float, salt: str) -> tuple[list[int], list[int]]:
+    """Splits items by the order of their hashes; exactly round(share x items) are held out.
+
+    Returns:
+      Indices of the training and of the held-out items, each in hash order.
+    """
+    order = sorted(range(len(items)), key=lambda i: digest(salt, items[i]))
+    num_held_out = round(share * len(items))
+    return order[num_held_out:], order[:num_held_out]
+
+
+class GeneratedTask(Task):
+    """A task whose instances are drawn; subclasses say how in `draw`."""
+
+    def __init__(self, name: str, num_training_instances: int, template: Template | None = None) -> None:
+        self.name = name
+        self.template = template or Template()
+        self._num_training_instances = num_training_instances
+
+    @abc.abstractmethod
+    def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
+        """A random instance of the split."""
+
+    def num_instances(self, split: Split) -> int | None:
+        return (self._num_training_instances or None) if split == "train" else None
+
+    def instance(self, split: Split, index: int) -> TaskInstance:
+        return self.draw(split, generator("instance", type(self).__name__, split, index))
+
+    def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
+        return self.draw(split, rng) if self.num_instances(split) is None else super().sample(split, rng)
+
+    def queries(self, split: Split) -> Iterator[Query]:
+        """One query of each instance in turn, then the next of each; ends when no new one is found."""
+        num_instances = self.num_instances(split)
+        seen: set[str] = set()
+        repeats = 0
+        for number in itertools.count():
+            index, lap = (
+                (number, 0) if num_instances is None else (number % num_instances, number // num_instances)
+            )
+            instance = self.instance(split, index)
+            rng = generator("query", instance.name, lap)
+            example = next(iter(instance.demonstrations(rng)))
+            name = f"{instance.name}:{example.input}"
+            if name in seen:
+                repeats += 1
+                if repeats == _MAX_REPEATS:
+                    return
+                continue
+            seen.add(name)
+            repeats = 0
+            yield Query(instance, example, name)
