@@ -350,7 +350,13 @@ def _statements(text: str, source: str) -> Iterator[Any]:
         yield from config_parser.ConfigParser(io.StringIO(text), _Delegate())
     except (SyntaxError, tokenize.TokenError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
-        raise InputError(f"{source}, line {line}: gin cannot parse this: {error.args[0]}") from None
+        raise InputError(f"{source}, line {line}: {_parse_problem(error.args[0])}") from None
     except (ValueError, TypeError, RecursionError) as error:
-        message = str(error).split("\n")[0]
-        raise InputError(f"{source}: gin cannot parse this: {message}") from None
+        raise InputError(f"{source}: {_parse_problem(str(error))}") from None
+
+
+def _parse_problem(message: str) -> str:
+    """One line of what gin's parser says; a bad literal by its text, not by its syntax tree."""
+    literal = re.search(r"Failed to parse token '(.*)'", message)
+    problem = f"{literal[1]!r} is no literal" if literal else message.split("\n")[0]
+    return f"gin cannot parse this: {problem}"

@@ -66,8 +66,8 @@ class RunConfig:
       config_text: Operative gin text, for the record only.
     """
 
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
+    model: ModelConfig
+    data: DataConfig
     families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
