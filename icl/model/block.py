@@ -4,6 +4,7 @@ Shapes: B batch, T positions, S cache positions, D embed, H heads, G key/value h
 E = (H + 2 G) K, the queries, keys and values of a position side by side.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -63,8 +64,9 @@ class Attention(nn.Module):
             Linear(heads * size, ("embed", axis), config.qkv_bias, kernel, dtype, name=name)(x_BTD)
             for name, (heads, axis) in shapes.items()
         ]
+        raw = qkv
         if config.conv_width:
-            raw, qkv = qkv, self._convolve(qkv, context, cache)
+            qkv = self._convolve(raw, context, cache)
         q, k, v = (
             self._constrain(x.reshape(batch, length, heads, size), axis)
             for x, (heads, axis) in zip(qkv, shapes.values(), strict=True)
@@ -97,7 +99,8 @@ class Attention(nn.Module):
 
     def _convolve(self, qkv: list[jax.Array], context: Context, cache: LayerCache | None) -> list[jax.Array]:
         """Short convolution of queries, keys and values; in a cache it continues from the last inputs."""
-        config, pasts = self.config, [None] * 3
+        config = self.config
+        pasts: Sequence[jax.Array | None] = (None, None, None)
         if cache is not None:
             assert context.offset_B is not None
             past_BWE = last(cache.inputs_BSE, context.offset_B, config.conv_width - 1)

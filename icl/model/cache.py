@@ -1,9 +1,9 @@
-"""A KV cache that is a plain value: extended by chunks of any length, cut at any position, branched by copying.
+"""A KV cache that is a plain value: extended by chunks, cut at any position, branched by copying.
 
 Each row has its own length. Keys beyond it may hold anything: masks use positions, so nothing sees them
 before they are overwritten.
 
-Shapes: L layers, B batch, S capacity, G key/value heads, K head size, E = (H + 2 G) K, V vocab, T new positions.
+Shapes: L layers, B batch, S capacity, G key/value heads, K head size, V vocab, T new positions.
 """
 
 import flax.struct
@@ -14,8 +14,7 @@ from icl.errors import InputError
 from icl.model.attention import Span
 from icl.model.block import LayerCache, make_context
 from icl.model.config import ModelConfig
-from icl.model.layers import Norm
-from icl.model.transformer import Params, apply_layers, embed, unembed
+from icl.model.transformer import Params, apply_layers, embed, final_norm, unembed
 from icl.parallel import Partitioner
 
 
@@ -58,7 +57,7 @@ def extend(
     Args:
         config: the model.
         params: its parameters.
-        cache: the past; lengths + T must stay within its capacity (positions beyond would overwrite earlier ones).
+        cache: the past; lengths + T must stay within its capacity, or earlier positions are overwritten.
         tokens_BT: token ids; what stands behind a row's count is padding.
         counts_B: how many of the T tokens of each row count.
         partitioner: holds activations to their shards; None on one device.
@@ -78,11 +77,11 @@ def extend(
     x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
     x_BTD, layers = apply_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
     assert layers is not None
-    x_BTD = Norm(config).apply({"params": params["final_norm"]}, x_BTD)
-    return unembed(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)
+    logits_BTV = unembed(config, params, final_norm(config, params, x_BTD))
+    return logits_BTV, Cache(layers, cache.lengths_B + counts_B)
 
 
 def cut(cache: Cache, rows_N: jax.Array, lengths_N: jax.Array) -> Cache:
-    """Branches: row n of the result is row rows_N[n] of the cache, cut to its first lengths_N[n] positions."""
+    """Branches: row n of the result is row rows_N[n], cut to its first lengths_N[n] positions."""
     layers = jax.tree.map(lambda leaf: jnp.take(leaf, rows_N, axis=1), cache.layers)
     return Cache(layers, lengths_N.astype(jnp.int32))

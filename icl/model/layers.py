@@ -5,7 +5,7 @@ Every parameter is declared once, with shape, initializer and logical axes side 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -25,7 +25,9 @@ def declare(
     axes: tuple[str | None, ...],
 ) -> jax.Array:
     """Declares a float32 parameter with its logical axes."""
-    return module.param(name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32)
+    return cast(
+        jax.Array, module.param(name, nn.with_logical_partitioning(initializer, axes), shape, jnp.float32)
+    )
 
 
 class Norm(nn.Module):
@@ -144,7 +146,7 @@ def broadcast(vector: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def rotary_angles(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines [batch, length, 1, rotary_dim / 2] of rotary positions (Su et al. 2021, section 3.2)."""
+    """Cosines and sines [batch, length, 1, rotary_dim / 2] (Su et al. 2021, section 3.2)."""
     exponents_R = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
     frequencies_R = config.rotary_base**-exponents_R
     angles = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None]
@@ -152,7 +154,7 @@ def rotary_angles(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Arr
 
 
 def rotate(x_BTHK: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates the first rotary_dim dimensions of each head, in halves (as GPT-NeoX and Llama weights expect)."""
+    """Rotates the first rotary_dim dimensions of each head, in halves as GPT-NeoX and Llama do."""
     cos, sin = angles
     half = cos.shape[-1]
     x = x_BTHK.astype(jnp.float32)

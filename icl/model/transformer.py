@@ -7,7 +7,7 @@ Shapes: B batch, T positions, D embed, V vocab, L layers.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -119,7 +119,8 @@ def check_mesh(config: ModelConfig, partitioner: Partitioner) -> None:
         for axis in partitioner.rules.mesh_axes(logical):
             if count % sizes[axis]:
                 raise InputError(
-                    f"ModelConfig.{field} = {count}: not divisible by the {sizes[axis]} devices of mesh axis '{axis}'"
+                    f"ModelConfig.{field} = {count}: expected a multiple of the {sizes[axis]} devices "
+                    f"of mesh axis '{axis}'"
                 )
 
 
@@ -144,7 +145,12 @@ def hidden_states(
     context = make_context(config, Span(segments_BT, positions_BT))
     x_BTD = embed(config, params, inputs_BT, positions_BT, partitioner)
     x_BTD, _ = apply_layers(config, params["layers"], x_BTD, context, None, partitioner)
-    return Norm(config).apply({"params": params["final_norm"]}, x_BTD)
+    return final_norm(config, params, x_BTD)
+
+
+def final_norm(config: ModelConfig, params: Params, x_BTD: jax.Array) -> jax.Array:
+    """The norm before the output projection; shape and dtype stay."""
+    return cast(jax.Array, Norm(config).apply({"params": params["final_norm"]}, x_BTD))
 
 
 def logits(
@@ -240,7 +246,7 @@ def _rematerialised(config: ModelConfig, block: Block) -> Any:
 
 
 def unroll_of(config: ModelConfig) -> int:
-    """Scan steps unrolled: the setting, or all of up to 16 layers on a CPU, where a loop costs up to half the speed."""
+    """Scan steps unrolled: the setting; 0 unrolls up to 16 on a CPU, where a loop halves the speed."""
     steps = config.num_layers // len(config.layer_pattern)
     if config.scan_unroll:
         return min(config.scan_unroll, steps)
@@ -253,7 +259,7 @@ def num_params(config: ModelConfig) -> int:
 
 
 def num_non_embedding_params(config: ModelConfig) -> int:
-    """Parameters without token and position tables and without an untied head (Kaplan et al. 2020, table 1)."""
+    """Parameters without tables of tokens and positions and an untied head (Kaplan et al. 2020, table 1)."""
     params = abstract_params(config)
     return sum(leaf.size for leaf in jax.tree.leaves([params["layers"], params["final_norm"]]))
 

@@ -1,6 +1,15 @@
 """Meshes and sharding rules: which mesh axes hold which part of an array."""
 
+from icl.parallel.host_memory import keep_freed_memory
 from icl.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
 from icl.parallel.partition import DEFAULT_RULES, Partitioner, Rules
 
-__all__ = ["DEFAULT_RULES", "MESH_AXES", "MeshConfig", "Partitioner", "Rules", "make_mesh"]
+__all__ = [
+    "DEFAULT_RULES",
+    "MESH_AXES",
+    "MeshConfig",
+    "Partitioner",
+    "Rules",
+    "keep_freed_memory",
+    "make_mesh",
+]

@@ -54,7 +54,7 @@ class Partitioner:
     def spec(
         self, axes: LogicalAxes, shape: tuple[int, ...] | None = None, name: str = "array"
     ) -> PartitionSpec:
-        """The PartitionSpec of an array with these logical axes; InputError names `name` where it cannot be."""
+        """The PartitionSpec of an array with these logical axes; InputError names it where that cannot be."""
         seen: dict[str, str] = {}
         parts: list[MeshAxes] = []
         for i, logical in enumerate(axes):
@@ -62,7 +62,7 @@ class Partitioner:
             for axis in mesh_axes:
                 if axis in seen:
                     raise InputError(
-                        f"sharding of {name}: mesh axis '{axis}' is used for both '{seen[axis]}' and '{logical}'"
+                        f"sharding of {name}: mesh axis '{axis}' holds both '{seen[axis]}' and '{logical}'"
                     )
                 seen[axis] = str(logical)
             size = math.prod(self.mesh.shape[axis] for axis in mesh_axes)
