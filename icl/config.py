@@ -186,8 +186,6 @@ def _hint(name: str, known: Iterable[str]) -> str:
 class _Macro(str):
     """`%name` in a gin value: replaced by what `name = ...` says, wherever in the files that stands."""
 
-    __slots__ = ()
-
 
 class _Delegate(config_parser.ParserDelegate):
     """Says what gin's parser makes of `%macro` and `@reference`."""
@@ -224,11 +222,8 @@ class _Bindings:
         return found
 
     def values(self, cls: type, scopes: Sequence[str]) -> dict[str, Any]:
-        """The values bound for a class, macros replaced."""
-        return {
-            field: self._resolve(binding.value, binding.where)
-            for field, binding in self.bound(cls, scopes).items()
-        }
+        """The values bound for a class."""
+        return {field: binding.value for field, binding in self.bound(cls, scopes).items()}
 
     def build(self, cls: type[_Settings], scopes: Sequence[str]) -> _Settings:
         """The settings of a class under scopes, of which later ones win."""
@@ -276,18 +271,30 @@ class _Bindings:
                     f"{binding.where}: scope of '{scope}/{name}.{field}' is unknown: expected {expected}"
                 )
 
-    def _resolve(self, value: Any, where: str, seen: tuple[str, ...] = ()) -> Any:
-        if isinstance(value, _Macro):
-            if value not in self.macros or value in seen:
-                problem = (
-                    "refers to itself" if value in seen else "is not defined" + _hint(value, self.macros)
+    def resolve_macros(self) -> None:
+        """Puts the values of macros where they are used; an unused one is a binding without its class."""
+        used: set[str] = set()
+        for bound in self.by_class.values():
+            for field, binding in bound.items():
+                bound[field] = _Binding(self._resolved(binding.value, binding.where, (), used), binding.where)
+        for name, macro in self.macros.items():
+            if name not in used:
+                raise InputError(
+                    f"{macro.where}: nothing reads {name!r}: expected 'Class.setting = ...', or a '%{name}'"
                 )
-                raise InputError(f"{where}: macro '%{value}' {problem}")
-            return self._resolve(self.macros[value].value, where, (*seen, value))
+
+    def _resolved(self, value: Any, where: str, within: tuple[str, ...], used: set[str]) -> Any:
+        if isinstance(value, _Macro):
+            used.add(value)
+            if value in within:
+                raise InputError(f"{where}: macro '%{value}' refers to itself")
+            if value not in self.macros:
+                raise InputError(f"{where}: macro '%{value}' is not set: expected a binding '{value} = ...'")
+            return self._resolved(self.macros[value].value, where, (*within, value), used)
         if isinstance(value, dict):
-            return {self._resolve(k, where, seen): self._resolve(v, where, seen) for k, v in value.items()}
+            return {key: self._resolved(item, where, within, used) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self._resolve(item, where, seen) for item in value)
+            return type(value)(self._resolved(item, where, within, used) for item in value)
         return value
 
 
@@ -297,6 +304,7 @@ def _parse(gin_files: Sequence[str], bindings: Sequence[str]) -> _Bindings:
         _read_file(find_gin_file(name), parsed, ())
     for text in bindings:
         _read_text(text, f"--gin_bindings {text!r}", None, parsed, ())
+    parsed.resolve_macros()
     return parsed
 
 
