@@ -11,14 +11,22 @@ from icl.errors import InputError, check_types
 class DataConfig:
     """What rows hold.
 
-    `tokenizer` is "bytes" or the path of a SentencePiece model. `weights` maps families (mixture keys) to
-    their shares of the rows; families in `leave_out` never feed training rows but are evaluated. A share
-    `instruction_share` of the episodes begins with the instruction, where there is one. An episode holds at
-    most `max_examples` demonstrations (0: as many as the row takes), and at least `min_examples` unless the
-    row takes fewer. `loss_on` "answers" trains on answers and their delimiters; "all" on every token of an
-    episode; corpus text is always trained on. `corpus` lists text files or globs; every row keeps
-    `corpus_share` of its positions for it, and without families all of them. With `mask_segments` the
-    documents of a row do not see each other; episodes never do.
+    Attributes:
+      tokenizer: "bytes", or the path of a SentencePiece model.
+      row_length: Positions of a row.
+      seed: Seed of the rows; held-out rows do not depend on it.
+      weights: Shares of the episodes by family (mixture key); 0 evaluates a family without training on it.
+      leave_out: Families that never feed training rows, whatever their weight, but are evaluated.
+      instruction_share: Share of the episodes that begin with their instruction, where there is one.
+      max_examples: Demonstrations of an episode at most; 0 fills the row.
+      min_examples: Demonstrations of an episode at least, unless it is alone in its row: a short rest of a
+        row stays empty rather than hold an episode from which nothing can be learnt.
+      loss_on: "answers" trains on answers and their delimiters, "all" on every token of an episode. Corpus
+        text is always trained on.
+      mask_segments: Whether documents of a corpus that share a row are hidden from each other. Episodes
+        always are.
+      corpus: Text files, as paths or globs, plain or gzipped; one file is one document.
+      corpus_share: Share of every row's positions that holds corpus text; without families, all of them do.
     """
 
     tokenizer: str = "bytes"
@@ -36,18 +44,17 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        self._check("row_length", self.row_length >= 8, "at least 8 positions")
-        self._check("instruction_share", 0 <= self.instruction_share <= 1, "a share from 0 to 1")
-        self._check("corpus_share", 0 < self.corpus_share <= 1, "a share above 0, up to 1")
-        self._check("max_examples", self.max_examples >= 0, "0 (fill the row) or a number of demonstrations")
-        least = 1 <= self.min_examples <= (self.max_examples or self.min_examples)
-        self._check("min_examples", least, "from 1 to max_examples")
-        self._check("weights", all(w >= 0 for w in self.weights.values()), "weights of 0 or more")
-        self._check(
-            "weights", bool(self.families or self.corpus), "at least one family, or a DataConfig.corpus"
-        )
+        self._require("row_length", self.row_length >= 8, "at least 8 positions")
+        self._require("instruction_share", 0 <= self.instruction_share <= 1, "a share from 0 to 1")
+        self._require("max_examples", self.max_examples >= 0, "0 (fill the row) or more")
+        self._require("min_examples", self.min_examples >= 1, "at least 1")
+        self._require("weights", all(0 <= w < float("inf") for w in self.weights.values()), "0 or more each")
+        trained = bool(self.trained_weights)
+        self._require("weights", trained or bool(self.corpus), "a family to train on, or a DataConfig.corpus")
+        held = 0 < self.corpus_positions < self.row_length or not (trained and self.corpus)
+        self._require("corpus_share", held, "a share that leaves positions to both corpus and episodes")
 
-    def _check(self, field: str, holds: bool, expected: str) -> None:
+    def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:
             raise InputError(f"DataConfig.{field} = {getattr(self, field)!r}: expected {expected}")
 

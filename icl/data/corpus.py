@@ -13,7 +13,7 @@ from icl.data.keys import digest
 from icl.data.permutation import Permutation
 from icl.data.tokenizer import Tokenizer
 from icl.errors import InputError
-from icl.tasks.files import find_files, read_text
+from icl.tasks.sources import find_files, read_text
 
 _CHUNK = 2**16
 
@@ -21,14 +21,13 @@ _CHUNK = 2**16
 def tokenize_documents(patterns: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
     """Tokens of all files that paths or globs name: each file a document with the start token before it.
 
-    A last start token closes the last document. The same files in any spelling give the same tokens.
+    A last start token closes the last document.
 
     Raises:
       InputError: a pattern names no file, a file cannot be read, or all are empty.
     """
-    paths = sorted(
-        {path.resolve() for pattern in patterns for path in find_files(pattern, "DataConfig.corpus")}
-    )
+    found = (path for pattern in patterns for path in find_files(pattern, "DataConfig.corpus"))
+    paths = list(dict.fromkeys(path.resolve() for path in found))
     parts: list[np.ndarray] = []
     for path in paths:
         parts.append(np.array([tokenizer.start_id], np.int32))
@@ -53,7 +52,16 @@ class Corpus:
     """A stream of tokens, cut into blocks of `positions` predictions each."""
 
     def __init__(self, tokens: np.ndarray, positions: int, seed: int) -> None:
-        """Cuts the stream; `tokens` may be memory-mapped."""
+        """Cuts the stream; `tokens` may be memory-mapped.
+
+        Raises:
+          InputError: the stream does not fill one block.
+        """
+        if len(tokens) <= positions:
+            raise InputError(
+                f"DataConfig.corpus: holds {len(tokens)} tokens, expected more than the {positions} "
+                "positions that every row keeps for it"
+            )
         self._tokens = tokens
         self._positions = positions
         self._seed = seed
@@ -62,18 +70,15 @@ class Corpus:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Names the stream by its content."""
-        return digest("corpus", np.ascontiguousarray(self._tokens, np.int32).tobytes().hex())
+        return digest("corpus", np.ascontiguousarray(self._tokens, np.int32).tobytes())
 
     def block(self, index: int) -> np.ndarray:
         """Up to positions + 1 tokens for row `index`; neighbours in the stream share one token."""
         epoch, place = divmod(index, self.num_blocks)
-        start = self._order(epoch)[place] * self._positions
+        start = _order(self.num_blocks, self._seed, epoch)[place] * self._positions
         return np.asarray(self._tokens[start : start + self._positions + 1])
-
-    def _order(self, epoch: int) -> Permutation:
-        return _permutation(self.num_blocks, self._seed, epoch)
 
 
 @functools.lru_cache(maxsize=16)
-def _permutation(size: int, seed: int, epoch: int) -> Permutation:
+def _order(size: int, seed: int, epoch: int) -> Permutation:
     return Permutation(size, "corpus", seed, epoch)

@@ -5,15 +5,16 @@ same places: after the instruction, after a context, after an answer with its de
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from icl.data.batch import NO_EXAMPLE
 from icl.data.tokenizer import Tokenizer
 from icl.tasks.task import Example, TaskInstance, Template
 
+MIN_DEMONSTRATION = 3
+"""Tokens of the shortest demonstration: an input, an answer and its delimiter."""
 _CACHED_TEXTS = 2**16
-_LOOK_AHEAD = 4
 
 
 class Episode(NamedTuple):
@@ -28,8 +29,9 @@ class EpisodeWriter:
     """Writes examples as tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        """Remembers the tokens of the texts it meets, which come again and again."""
         self.start_id = tokenizer.start_id
-        self._encode = functools.lru_cache(maxsize=_CACHED_TEXTS)(lambda text: tuple(tokenizer.encode(text)))
+        self._encode = functools.lru_cache(_CACHED_TEXTS)(lambda text: tuple(tokenizer.encode(text)))
 
     def instruction(self, template: Template, text: str | None) -> tuple[int, ...]:
         """Tokens of the instruction line; none where there is no text."""
@@ -52,11 +54,18 @@ class EpisodeWriter:
         instruction: bool,
         positions: int,
         max_examples: int,
+        look_ahead: int = 0,
     ) -> Episode:
-        """An episode of at most `positions` positions (one less than its tokens).
+        """Draws an episode; one without examples where not even the first fits.
 
-        It ends before the first example that does not fit, but a few more are looked at for a smaller one.
-        `max_examples` 0 sets no limit. Without room for an example the episode has none.
+        Args:
+          instance: what the examples belong to.
+          template: how they are written.
+          examples: where they come from.
+          instruction: whether the instruction goes before them, if there is one.
+          positions: room for the episode; its tokens are one more.
+          max_examples: where it ends at the latest; 0 sets no limit.
+          look_ahead: how many examples that do not fit are passed over for smaller ones.
         """
         text = instance.instruction if instruction else None
         tokens = [self.start_id, *self.instruction(template, text)]
@@ -66,7 +75,7 @@ class EpisodeWriter:
             context, answer = self.context(template, example), self.answer(template, example)
             if len(tokens) + len(context) + len(answer) > positions + 1:
                 misses += 1
-                if misses > _LOOK_AHEAD or len(tokens) + 2 > positions:
+                if misses > look_ahead or len(tokens) + MIN_DEMONSTRATION > positions + 1:
                     break
                 continue
             tokens += context

@@ -1,36 +1,22 @@
-"""From rows to host batches: random access with grain, prefetched by a thread.
+"""From rows to host batches: random access with grain, read ahead by threads.
 
 The batch of step s is rows [s x batch_rows, (s + 1) x batch_rows), on any number of hosts: a host reads the
-rows its devices hold. Resuming is starting at another step; no iterator state is kept.
+rows that its devices hold. Resuming is starting at another step; no iterator state is kept.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import grain
-import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from icl.data.batch import Batch
 from icl.data.rows import Rows
-from icl.errors import InputError, check_types
-
-
-@dataclasses.dataclass(frozen=True)
-class LoaderConfig:
-    """Reading: `num_threads` 0 reads in the caller, else ahead of it; `prefetch` batches are kept ready."""
-
-    num_threads: int = 1
-    prefetch: int = 4
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.num_threads < 0 or self.prefetch < 1:
-            raise InputError(f"{self}: expected 0 or more threads and a prefetch of at least 1 batch")
+from icl.errors import InputError
 
 
 class _HostBatches:
-    """Random access to a host's part of every step's batch."""
+    """Random access by step to a host's rows of every batch."""
 
     def __init__(self, rows: Rows, batch_rows: int, host: slice) -> None:
         self._rows = rows
@@ -47,27 +33,26 @@ class _HostBatches:
 
 def stack(rows: Sequence[Batch]) -> Batch:
     """Rows [row_length] as one batch [rows, row_length]."""
-    return Batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+    return Batch(*(np.stack([np.asarray(array) for array in arrays]) for arrays in zip(*rows, strict=True)))
 
 
-def host_rows(sharding: jax.sharding.Sharding, batch_rows: int) -> slice:
-    """The rows of a batch that this host's devices hold under a sharding of [batch, length].
+def host_rows(sharding: NamedSharding, batch_rows: int) -> slice:
+    """The rows of a batch that this host's devices hold.
+
+    Args:
+      sharding: of arrays [batch, length], `Partitioner.batch_sharding`.
+      batch_rows: rows of the batch.
 
     Raises:
-      InputError: the rows do not divide among the devices, or are not contiguous on this host.
+      InputError: the rows do not divide among the devices, or this host's are not contiguous.
     """
-    shape = (batch_rows, 1)
+    over_rows = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
     try:
-        spec = (
-            jax.sharding.PartitionSpec(*sharding.spec[:1])
-            if isinstance(sharding, jax.NamedSharding)
-            else None
-        )
-        if spec is not None:
-            sharding = jax.NamedSharding(sharding.mesh, spec)
-        indices = sharding.addressable_devices_indices_map(shape).values()
+        indices = over_rows.addressable_devices_indices_map((batch_rows,)).values()
     except ValueError as error:
-        raise InputError(f"{batch_rows} rows of a batch do not divide among the devices: {error}") from error
+        raise InputError(
+            f"a batch of {batch_rows} rows does not divide among mesh {dict(sharding.mesh.shape)}"
+        ) from error
     held = sorted({index[0].indices(batch_rows)[:2] for index in indices if index is not None})
     if any(stop != start for (_, stop), (start, _) in zip(held[:-1], held[1:], strict=True)):
         raise InputError(
@@ -82,21 +67,21 @@ def batches(
     start_step: int = 0,
     *,
     host: slice | None = None,
-    loader: LoaderConfig | None = None,
+    num_threads: int = 1,
+    prefetch: int = 4,
 ) -> Iterator[Batch]:
     """Batches [rows of the host, row_length] from step `start_step` on.
+
+    What is read never depends on the number of threads.
 
     Args:
       rows: where they come from.
       batch_rows: rows of the global batch.
       start_step: step of the first batch.
       host: the rows of the batch to read (`host_rows`); all by default.
-      loader: threads and prefetch; what is read never depends on them.
+      num_threads: threads that read ahead; 0 reads in the caller.
+      prefetch: batches kept ready by the threads.
     """
-    loader = loader or LoaderConfig()
-    host = slice(0, batch_rows) if host is None else host
-    dataset = grain.MapDataset.source(_HostBatches(rows, batch_rows, host))[start_step:]
-    options = grain.ReadOptions(
-        num_threads=loader.num_threads, prefetch_buffer_size=loader.prefetch if loader.num_threads else 1
-    )
-    return iter(dataset.to_iter_dataset(options))
+    source = _HostBatches(rows, batch_rows, host or slice(0, batch_rows))
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0)
+    return iter(grain.MapDataset.source(source)[start_step:].to_iter_dataset(options))

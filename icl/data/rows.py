@@ -1,10 +1,11 @@
 """Training and evaluation rows: packed episodes and corpus text, addressed by index.
 
 Row i is a pure function of (settings, tasks, tokenizer, seed, i): a step's batch is the same on any number
-of hosts and workers, and resuming is a matter of the index. Dimension letters: T positions of a row.
+of hosts and workers, and resuming is a matter of the index. Dimension letters: N tokens of a segment.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import bisect
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,22 +13,22 @@ import numpy as np
 from icl.data.batch import NO_EXAMPLE, Batch, empty_row
 from icl.data.config import DataConfig
 from icl.data.corpus import Corpus, tokenize_documents
-from icl.data.episodes import Episode, EpisodeWriter
+from icl.data.episodes import MIN_DEMONSTRATION, Episode, EpisodeWriter
 from icl.data.keys import digest, generator
 from icl.data.tokenizer import Tokenizer
 from icl.errors import InputError
-from icl.tasks.task import Split, Task
+from icl.tasks.task import Split, Task, TaskInstance
 
 CORPUS = "corpus"
 _NUM_ROWS = 2**40
 _ATTEMPTS = 4
-_FIRST_ATTEMPTS = 32
-_MIN_DEMONSTRATION = 4
-_GOLDEN = 0x9E3779B97F4A7C15
+_LOOK_AHEAD = 4
+_GOLDEN_RATIO = 0x9E3779B97F4A7C15
+"""2^64 times the golden ratio's fraction."""
 
 
 class _Component(NamedTuple):
-    """A task with its number in the mixture."""
+    """A task and its number in the mixture."""
 
     number: int
     task: Task
@@ -38,7 +39,9 @@ class Rows:
 
     Training rows hold episodes drawn from the mixture until they are full, and a slot of corpus text at
     their end. Held-out rows hold one episode each, of a held-out instance of each evaluated task in turn;
-    every one of its answers is a test at K = its index.
+    every one of its answers is a test at K = its index, and they do not depend on the seed.
+
+    `components` names what `Batch.tasks_BT` numbers: all tasks of the mixture, then the corpus.
     """
 
     def __init__(
@@ -48,22 +51,23 @@ class Rows:
         tokenizer: Tokenizer,
         split: Split = "train",
         *,
-        instruction: bool | None = None,
+        instruction: bool = False,
         max_examples: int | None = None,
     ) -> None:
-        """Checks that every family of the mixture has tasks, and reads the corpus.
+        """Reads the corpus, and tries that a demonstration of every task fits into a row.
 
         Args:
           config: settings of the rows.
           tasks: tasks by mixture key, from `build_tasks`.
           tokenizer: turns text into ids.
           split: "train", or "held_out" for the K-curve.
-          instruction: whether held-out episodes carry their instruction (default: no); training rows go by
+          instruction: whether held-out episodes begin with their instruction; training rows go by
             `config.instruction_share`.
           max_examples: demonstrations of an episode, instead of `config.max_examples`.
 
         Raises:
-          InputError: a family is missing, nothing can be trained on, or the corpus cannot be read.
+          InputError: a family has no task to train on, a task's demonstrations are longer than a row, or
+            the corpus cannot be read.
         """
         missing = [key for key in config.families if not tasks.get(key)]
         if missing:
@@ -72,124 +76,139 @@ class Rows:
         self._tokenizer = tokenizer
         self._writer = EpisodeWriter(tokenizer)
         self._split = split
-        self._instruction = bool(instruction)
+        self._instruction = instruction
         self._max_examples = config.max_examples if max_examples is None else max_examples
         names = [task.name for key in config.families for task in tasks[key]]
-        self.components: tuple[str, ...] = (*names, CORPUS) if config.corpus else tuple(names)
-        numbers = {name: number for number, name in enumerate(names)}
-        self._evaluated = [_Component(numbers[t.name], t) for key in config.families for t in tasks[key]]
+        self.components: tuple[str, ...] = (*names, *([CORPUS] if config.corpus else []))
+        number = {name: i for i, name in enumerate(names)}
+        self._evaluated = [_Component(number[t.name], t) for key in config.families for t in tasks[key]]
         self._trained = {
-            key: [_Component(numbers[t.name], t) for t in tasks[key] if t.trained]
+            key: [component for component in self._evaluated if component.task in tasks[key]]
             for key in config.trained_weights
         }
-        empty = [key for key, components in self._trained.items() if not components]
-        if empty and split == "train":
-            raise InputError(
-                f"DataConfig.weights: every task of {empty} is held out; expected one to train on"
-            )
-        self._bounds = np.cumsum(list(config.trained_weights.values())).tolist()
-        self._corpus = self._read_corpus() if split == "train" else None
+        self._corpus: Corpus | None = None
+        if split == "train":
+            self._prepare_training()
 
-    def _read_corpus(self) -> Corpus | None:
-        positions = self._config.corpus_positions
-        if not positions:
-            return None
-        tokens = tokenize_documents(self._config.corpus, self._tokenizer)
-        return Corpus(tokens, positions, self._config.seed)
+    def _prepare_training(self) -> None:
+        """Leaves out held-out tasks, checks the room for demonstrations, reads the corpus."""
+        config = self._config
+        for key, components in self._trained.items():
+            self._trained[key] = [component for component in components if component.task.trained]
+            if not self._trained[key]:
+                raise InputError(
+                    f"DataConfig.weights: all tasks of {key!r} are held out; expected one to train on"
+                )
+            for component in self._trained[key]:
+                self._check_room(component.task)
+        self._mixture = list(self._trained.values())
+        self._bounds = np.cumsum(list(config.trained_weights.values()))[:-1].tolist()
+        self._mixture_offset = int(digest("mixture", config.seed)[:16], 16)
+        if config.corpus:
+            tokens = tokenize_documents(config.corpus, self._tokenizer)
+            self._corpus = Corpus(tokens, config.corpus_positions, config.seed)
+
+    def _check_room(self, task: Task) -> None:
+        room = self._config.row_length - self._config.corpus_positions
+        rng = generator("room", task.name)
+        instances = (task.sample("train", rng) for _ in range(_ATTEMPTS))
+        if not any(self._draw(instance, task, rng, room, True).num_examples for instance in instances):
+            raise InputError(
+                f"DataConfig.row_length = {self._config.row_length}: {room} positions for episodes hold no "
+                f"demonstration of task {task.name!r}; expected longer rows, or shorter examples"
+            )
 
     def __len__(self) -> int:
         return _NUM_ROWS
 
     def __getitem__(self, index: int) -> Batch:
         """Row `index`, 0 <= index < len(self)."""
+        index = int(index)
         if not 0 <= index < _NUM_ROWS:
             raise IndexError(f"row {index}: expected 0 to {_NUM_ROWS - 1}")
         row = _Row(self._config.row_length, self._tokenizer.pad_id)
         if self._split == "held_out":
-            self._add_held_out_episode(row, int(index))
+            self._add_held_out_episode(row, index)
         else:
-            self._add_training_episodes(row, int(index))
-            self._add_corpus(row, int(index))
+            self._add_training_episodes(row, index)
+            self._add_corpus(row, index)
         return row.arrays
 
     @property
     def fingerprint(self) -> str:
-        """Names what the rows hold: settings, tokenizer, corpus and the first rows of this split."""
-        first = [array.tobytes().hex() for i in range(4) for array in self[i]]
-        corpus = self._corpus.fingerprint if self._corpus else ""
-        return digest(repr(self._config), self._tokenizer.fingerprint, corpus, *first)
+        """Names what the rows hold, by content: tasks, tokenizer and corpus, and the first rows as made."""
+        parts = [self._tokenizer.fingerprint, self._corpus.fingerprint if self._corpus else ""]
+        parts += [component.task.fingerprint() for component in self._evaluated]
+        return digest(*parts, *(np.asarray(array).tobytes() for i in range(16) for array in self[i]))
 
     def _add_training_episodes(self, row: "_Row", index: int) -> None:
         """Fills the row up to its corpus slot."""
-        end = self._config.row_length - self._config.corpus_positions
         if not self._trained:
             return
-        rng = generator("row", self._config.seed, index)
-        attempts = _FIRST_ATTEMPTS
-        points = self._first_point(index)
-        while (
-            end - row.used >= _MIN_DEMONSTRATION * (1 if row.used == 0 else self._config.min_examples)
-            and attempts
-        ):
-            component = self._component(points, rng)
-            points = rng.random()
-            episode = self._training_episode(component.task, rng, end - row.used)
-            if episode.num_examples >= (1 if row.used == 0 else self._config.min_examples):
-                row.add_episode(episode, component.number, answers_only=self._config.loss_on == "answers")
-                attempts = _ATTEMPTS
+        config, rng = self._config, generator("row", self._config.seed, index)
+        point = self._first_point(index)
+        failures = 0
+        while failures < _ATTEMPTS:
+            room = config.row_length - config.corpus_positions - row.used
+            least = 1 if not row.used else min(config.min_examples, self._max_examples or config.min_examples)
+            if room < least * MIN_DEMONSTRATION:
+                return
+            number, task = self._component(point, rng)
+            with_instruction = rng.random() < config.instruction_share
+            episode = self._draw(task.sample("train", rng), task, rng, room, with_instruction)
+            if episode.num_examples >= least:
+                row.add_episode(episode, number, answers_only=config.loss_on == "answers")
             else:
-                attempts -= 1
-        if not row.used:
-            raise InputError(
-                f"DataConfig.row_length = {self._config.row_length}: {end} positions for episodes take no "
-                f"demonstration of {component.task.name!r}; expected longer rows"
-            )
+                failures += 1
+            point = rng.random()
 
     def _first_point(self, index: int) -> float:
-        """Where row `index` falls in the mixture: multiples of the golden ratio, so that the rows of every
-        batch are spread over the mixture more evenly than by chance."""
-        offset = int(digest("mixture", self._config.seed)[:16], 16)
-        return ((offset + index * _GOLDEN) % 2**64) / 2**64
+        """Where the first episode of a row falls in the mixture, from 0 to 1.
+
+        Multiples of the golden ratio spread neighbouring rows over the mixture more evenly than chance, so
+        that every batch holds close to its share of every family.
+        """
+        return ((self._mixture_offset + index * _GOLDEN_RATIO) % 2**64) / 2**64
 
     def _component(self, point: float, rng: np.random.Generator) -> _Component:
-        for components, bound in zip(self._trained.values(), self._bounds, strict=True):
-            if point < bound:
-                break
-        return components[0] if len(components) == 1 else components[int(rng.integers(len(components)))]
+        """The task at a point of the mixture; the tasks of a family are equally likely."""
+        components = self._mixture[bisect.bisect_right(self._bounds, point)]
+        return components[int(rng.integers(len(components)))]
 
-    def _training_episode(self, task: Task, rng: np.random.Generator, positions: int) -> Episode:
-        instance = task.sample("train", rng)
+    def _draw(
+        self, instance: TaskInstance, task: Task, rng: np.random.Generator, room: int, instruction: bool
+    ) -> Episode:
         return self._writer.draw(
             instance,
             task.template,
             instance.demonstrations(rng),
-            instruction=rng.random() < self._config.instruction_share,
-            positions=positions,
+            instruction=instruction,
+            positions=room,
             max_examples=self._max_examples,
+            look_ahead=_LOOK_AHEAD,
         )
 
     def _add_held_out_episode(self, row: "_Row", index: int) -> None:
         lap, place = divmod(index, len(self._evaluated))
-        component = self._evaluated[place]
-        num_instances = component.task.num_instances("held_out")
-        instance = component.task.instance("held_out", lap if num_instances is None else lap % num_instances)
+        number, task = self._evaluated[place]
+        num_instances = task.num_instances("held_out")
+        instance = task.instance("held_out", lap if num_instances is None else lap % num_instances)
         episode = self._writer.draw(
             instance,
-            component.task.template,
-            instance.episode(generator("held-out row", component.task.name, lap)),
+            task.template,
+            instance.episode(generator("held-out row", task.name, lap)),
             instruction=self._instruction,
             positions=self._config.row_length,
             max_examples=self._max_examples,
         )
-        row.add_episode(episode, component.number, answers_only=True)
+        row.add_episode(episode, number, answers_only=True)
 
     def _add_corpus(self, row: "_Row", index: int) -> None:
         if self._corpus is None:
             return
         row.used = self._config.row_length - self._config.corpus_positions
-        tokens_N = self._corpus.block(index)
         start_id = self._tokenizer.start_id if self._config.mask_segments else None
-        row.add_text(tokens_N, len(self.components) - 1, start_id)
+        row.add_text(self._corpus.block(index), len(self.components) - 1, start_id)
 
 
 class _Row:
@@ -200,32 +219,37 @@ class _Row:
         self.used = 0
         self._num_segments = 0
 
-    def add_episode(self, episode: Episode, task: int, *, answers_only: bool) -> None:
+    def add_episode(self, episode: Episode, component: int, *, answers_only: bool) -> None:
         """Adds an episode as one segment; the loss weighs its answers, or all of it."""
-        tokens_N = np.array(episode.tokens, np.int32)
         examples_N = np.array(episode.examples[1:], np.int32)
-        weights_N = (examples_N != NO_EXAMPLE).astype(np.float32) if answers_only else None
-        self._add(tokens_N, task, weights_N, examples_N)
+        weights_N = (examples_N != NO_EXAMPLE) | (not answers_only)
+        self._add(np.array(episode.tokens, np.int32), component, weights_N, examples_N)
 
-    def add_text(self, tokens_N: np.ndarray, task: int, start_id: int | None) -> None:
-        """Adds text; with a start id, each document is a segment of its own."""
-        cuts = [] if start_id is None else np.flatnonzero(tokens_N[:-1] == start_id).tolist()
-        bounds = sorted({0, *cuts, len(tokens_N) - 1})
+    def add_text(self, tokens_N: np.ndarray, component: int, start_id: int | None) -> None:
+        """Adds text, all of which is trained on; with a start id, each document is a segment."""
+        starts = [] if start_id is None else np.flatnonzero(tokens_N[:-1] == start_id).tolist()
+        bounds = sorted({0, *starts, len(tokens_N) - 1})
         for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-            self._add(tokens_N[start : end + 1], task, None, None)
+            self._add(tokens_N[start : end + 1], component, 1, NO_EXAMPLE)
 
     def _add(
-        self, tokens_N: np.ndarray, task: int, weights_N: np.ndarray | None, examples_N: np.ndarray | None
+        self,
+        tokens_N: np.ndarray,
+        component: int,
+        weights_N: np.ndarray | int,
+        examples_N: np.ndarray | int,
     ) -> None:
         """Adds a segment of N tokens, which takes N - 1 positions."""
-        place = slice(self.used, self.used + len(tokens_N) - 1)
         self._num_segments += 1
-        self.used = place.stop
-        self.arrays.inputs_BT[place] = tokens_N[:-1]
-        self.arrays.targets_BT[place] = tokens_N[1:]
-        self.arrays.segments_BT[place] = self._num_segments
-        self.arrays.positions_BT[place] = np.arange(len(tokens_N) - 1)
-        self.arrays.weights_BT[place] = 1 if weights_N is None else weights_N
-        self.arrays.tasks_BT[place] = task
-        if examples_N is not None:
-            self.arrays.examples_BT[place] = examples_N
+        start, self.used = self.used, self.used + len(tokens_N) - 1
+        segment = Batch(
+            inputs_BT=tokens_N[:-1],
+            targets_BT=tokens_N[1:],
+            segments_BT=self._num_segments,
+            positions_BT=np.arange(len(tokens_N) - 1),
+            weights_BT=weights_N,
+            examples_BT=examples_N,
+            tasks_BT=component,
+        )
+        for array, values in zip(self.arrays, segment, strict=True):
+            np.asarray(array)[start : self.used] = values

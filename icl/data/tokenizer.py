@@ -96,10 +96,11 @@ class SentencePieceTokenizer:
                 f"{source}: has no start or no pad token; train one with tools/train_tokenizer.py"
             )
         for probe in _PROBES:
-            if self.decode(self.encode(probe)) != probe:
+            back = self.decode(self.encode(probe))
+            if back != probe:
                 raise InputError(
-                    f"{source}: changes {probe!r} to {self.decode(self.encode(probe))!r}; expected a lossless "
-                    "model as tools/train_tokenizer.py trains it"
+                    f"{source}: makes {back!r} of {probe!r}; expected a lossless model, as "
+                    "tools/train_tokenizer.py trains it"
                 )
 
     @property
@@ -165,5 +166,6 @@ def tokenizer_from_json(description: Mapping[str, Any]) -> Tokenizer:
 
 def _surrogate(text: str, error: UnicodeEncodeError) -> InputError:
     return InputError(
-        f"text holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}); expected Unicode text"
+        f"text holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}); "
+        "expected Unicode text"
     )

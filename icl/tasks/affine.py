@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, exact_split
+from icl.tasks.generated import GeneratedTask, check_generated, exact_split
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
-from icl.tasks.words import check_share
 
 
 @register("affine")
@@ -31,19 +30,9 @@ class Affine:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_share("Affine.held_out_share", self.held_out_share)
         if not 3 <= self.prime < 1000 or any(self.prime % d == 0 for d in range(2, self.prime)):
             raise InputError(f"Affine.prime = {self.prime}: expected a prime number from 3 to 997")
-        num_pairs = self.prime * (self.prime - 1)
-        if not 1 <= round(self.held_out_share * num_pairs) < num_pairs:
-            raise InputError(
-                f"Affine.held_out_share = {self.held_out_share}: expected a share that holds out at least one of "
-                f"the {num_pairs} pairs and leaves one"
-            )
-        if self.num_training_instances < 0:
-            raise InputError(
-                f"Affine.num_training_instances = {self.num_training_instances}: expected 0 or more"
-            )
+        check_generated(self, self.prime * (self.prime - 1))
 
     def build(self, name: str) -> "tuple[AffineTask, ...]":
         """One task, of all pairs."""
@@ -54,7 +43,7 @@ class AffineTask(GeneratedTask):
     """All affine maps modulo a prime."""
 
     def __init__(self, name: str, settings: Affine) -> None:
-        super().__init__(name, settings.num_training_instances)
+        super().__init__(name, settings)
         self._prime = settings.prime
         pairs = [(a, b) for a in range(1, settings.prime) for b in range(settings.prime)]
         salt = f"affine mod {settings.prime}"

@@ -1,6 +1,6 @@
 """Substitution ciphers on short words: the synthetic stand-in for word translation.
 
-An instance is one bijection of the alphabet; it is learnt from the letters that the demonstrations cover.
+An instance is one bijection of the letters; it is learnt from the letters that the demonstrations cover.
 """
 
 import dataclasses
@@ -10,18 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, is_held_out
+from icl.tasks.generated import GeneratedTask, check_generated, is_held_out
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
-from icl.tasks.words import (
-    Lengths,
-    check_alphabet,
-    check_share,
-    distinct_words,
-    endless_words,
-    letters,
-    spell,
-)
+from icl.tasks.words import Lengths, distinct_words, endless_words, first_letters, spell
 
 
 @register("cipher")
@@ -29,13 +21,15 @@ from icl.tasks.words import (
 class Cipher:
     """Settings of the family of ciphers.
 
-    `lengths` are word lengths, an instance has one; `length_weights` their shares in training (empty:
-    equal): short words are the curriculum. Held-out instances have the longest words, unless
-    `held_out_full_length` is off. `held_out_share` of all bijections is held out, by a hash of the
-    bijection. `num_training_instances` 0 draws a fresh bijection for every episode.
+    Words are written with the first `letters` of `alphabet`. `lengths` are word lengths, an instance has
+    one; `length_weights` are their shares in training (empty: equal): short words are the curriculum.
+    Held-out instances have the longest words, unless `held_out_full_length` is off. Of all bijections,
+    `held_out_share` are held out, by a hash of the bijection. `num_training_instances` 0 draws a fresh
+    one for every episode.
     """
 
-    alphabet: str = "abcdef"
+    letters: int = 6
+    alphabet: str = "abcdefghijklmnopqrstuvwxyz"
     lengths: tuple[int, ...] = (1, 2, 3)
     length_weights: tuple[float, ...] = (0.2, 0.2, 0.6)
     held_out_share: float = 0.25
@@ -44,15 +38,11 @@ class Cipher:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_alphabet("Cipher.alphabet", self.alphabet)
-        check_share("Cipher.held_out_share", self.held_out_share)
-        Lengths("Cipher.", self.lengths, self.length_weights)
-        if len(self.alphabet) < 4:
-            raise InputError(f"Cipher.alphabet = {self.alphabet!r}: expected at least 4 letters")
-        if self.num_training_instances < 0:
-            raise InputError(
-                f"Cipher.num_training_instances = {self.num_training_instances}: expected 0 or more"
-            )
+        check_generated(self)
+        first_letters("Cipher", self.alphabet, self.letters)
+        Lengths("Cipher", self.lengths, self.length_weights)
+        if self.letters < 4:
+            raise InputError(f"Cipher.letters = {self.letters}: expected at least 4, for enough bijections")
 
     def build(self, name: str) -> "tuple[CipherTask, ...]":
         """One task, of all ciphers."""
@@ -60,55 +50,53 @@ class Cipher:
 
 
 class CipherTask(GeneratedTask):
-    """All ciphers of an alphabet."""
+    """All ciphers of some letters."""
 
     def __init__(self, name: str, settings: Cipher) -> None:
-        super().__init__(name, settings.num_training_instances)
+        super().__init__(name, settings)
         self._settings = settings
-        self._letters = letters(settings.alphabet)
-        self._lengths = Lengths("Cipher.", settings.lengths, settings.length_weights)
+        self._letters = first_letters("Cipher", settings.alphabet, settings.letters)
+        self._lengths = Lengths("Cipher", settings.lengths, settings.length_weights)
 
     def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
-        settings = self._settings
-        full = split == "held_out" and settings.held_out_full_length
+        full = split == "held_out" and self._settings.held_out_full_length
         length = self._lengths.full if full else self._lengths.draw(rng)
+        letters = "".join(self._letters)
         while True:
-            image = self._letters[rng.permutation(len(self._letters))]
-            code = "".join(image.tolist())
-            held_out = is_held_out(settings.held_out_share, "cipher", settings.alphabet, code)
+            image = self._letters[rng.permutation(len(letters))]
+            held_out = is_held_out(self._settings.held_out_share, letters, "".join(image))
             if held_out == (split == "held_out"):
-                return CipherInstance(self.name, self._letters, image, f"{code}-{length}", length)
+                return CipherInstance(self.name, self._letters, image, length)
 
     def chance(self) -> float:
-        """A guess among the words that some cipher makes of the input: Bell(length) / letters^length.
+        """A guess among the words that some cipher makes of the input.
 
-        Words of d distinct letters have letters! / (letters - d)! images, and there are as many such words
-        for each of the ways to repeat letters, so every pattern of repeats adds 1 / letters^length.
+        A word of d distinct letters has letters! / (letters - d)! images, and there are as many such words
+        for each way to repeat letters: so each way adds 1 / letters^length to the mean over all words.
         """
-        length = self._lengths.full
-        patterns = sum(_stirling(length, d) for d in range(1, min(length, len(self._letters)) + 1))
-        return patterns / len(self._letters) ** length
+        length, size = self._lengths.full, len(self._letters)
+        return sum(_partitions(length, d) for d in range(1, min(length, size) + 1)) / size**length
 
 
 class CipherInstance(TaskInstance):
     """One cipher on words of one length. One-letter ciphers are lookup by nature and have no key."""
 
-    def __init__(self, task: str, alphabet: np.ndarray, image: np.ndarray, name: str, length: int) -> None:
+    def __init__(self, task: str, letters: np.ndarray, image: np.ndarray, length: int) -> None:
         self.task = task
-        self.name = name
+        self.name = f"{''.join(image)}-{length}"
         self.instruction: str | None = "cipher"
-        self._alphabet = alphabet
+        self._letters = letters
         self._image = image
         self._length = length
 
     def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
         draw = endless_words if self._length == 1 else distinct_words
-        for words in draw(rng, len(self._alphabet), self._length):
-            for word, code in zip(spell(self._alphabet[words]), spell(self._image[words]), strict=True):
+        for words in draw(rng, len(self._letters), self._length):
+            for word, code in zip(spell(self._letters[words]), spell(self._image[words]), strict=True):
                 yield Example(word, code, None if self._length == 1 else word)
 
 
-def _stirling(items: int, blocks: int) -> int:
+def _partitions(items: int, blocks: int) -> int:
     """Ways to part `items` things into `blocks` groups (Stirling numbers of the second kind)."""
     terms = ((-1) ** i * math.comb(blocks, i) * (blocks - i) ** items for i in range(blocks + 1))
     return sum(terms) // math.factorial(blocks)

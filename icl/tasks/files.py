@@ -6,25 +6,17 @@ demonstrations, and a test part, which holds the queries. Whole files can be hel
 
 import dataclasses
 import fnmatch
-import glob
-import gzip
-import json
 import unicodedata
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from icl.data.keys import digest, fraction
 from icl.errors import InputError, check_types
 from icl.tasks.registry import register
+from icl.tasks.sources import find_files, read_records
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
-from icl.tasks.words import check_share
-
-SUFFIXES = (".json", ".jsonl")
-_FIELDS = {"input", "output", "instruction"}
 
 
 @register("files")
@@ -47,13 +39,14 @@ class FileTasks:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_share("FileTasks.test_share", self.test_share)
+        if not 0 < self.test_share < 1:
+            raise InputError(f"FileTasks.test_share = {self.test_share}: expected a share between 0 and 1")
         if not self.glob:
             raise InputError("FileTasks.glob = '': expected a path or glob of .json or .jsonl files")
         if not self.delimiter or not self.separator or self.separator[-1].isspace():
             raise InputError(
-                f"FileTasks.separator = {self.separator!r}, delimiter = {self.delimiter!r}: expected a delimiter, "
-                "and a separator that does not end in a space"
+                f"FileTasks.separator = {self.separator!r}, delimiter = {self.delimiter!r}: expected a "
+                "delimiter, and a separator that does not end in a space"
             )
 
     def build(self, name: str) -> "tuple[FileTask, ...]":
@@ -75,64 +68,57 @@ class FileTasks:
                     raise InputError(
                         f"FileTasks.{field}: {pattern!r} names none of the files of {self.glob!r}"
                     )
-        return tuple(self._task(stem, files[stem]) for stem in sorted(files))
-
-    def _task(self, stem: str, path: Path) -> "FileTask":
-        records = read_records(path)
-        stated = {record["instruction"] for record in records if "instruction" in record}
-        if len(stated) > 1:
-            raise InputError(f"{path}: {len(stated)} different instructions, expected one for the whole file")
-        instruction = dict(self.instructions or {}).get(stem) or next(iter(stated), None)
-        held_out = any(fnmatch.fnmatchcase(stem, pattern) for pattern in self.held_out)
-        template = Template(separator=self.separator, target_prefix=" ", delimiter=self.delimiter)
-        return FileTask(stem, path, records, instruction, template, self.test_share, trained=not held_out)
+        return tuple(FileTask(self, stem, files[stem]) for stem in sorted(files))
 
 
 class FileTask(Task):
     """The examples of one file. Its one instance takes demonstrations from the training part.
 
-    `num_repeats` counts examples left out because their normalised input stood before with the same
-    output, `num_conflicts` those with another one.
+    The part of an example depends on its normalised input alone, so that an input which stands in several
+    files is in the same part of each. `num_repeats` counts examples left out because their normalised input
+    stood before with the same output, `num_conflicts` those with another one.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        records: list[dict[str, str]],
-        instruction: str | None,
-        template: Template,
-        test_share: float,
-        *,
-        trained: bool,
-    ) -> None:
+    def __init__(self, settings: FileTasks, name: str, path: Path) -> None:
         self.name = name
-        self.template = template
-        self.trained = trained
+        self.template = Template(
+            separator=settings.separator, target_prefix=" ", delimiter=settings.delimiter
+        )
+        self.trained = not any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.held_out)
         self.num_repeats = self.num_conflicts = 0
+        records = read_records(path)
+        examples = self._distinct(records, path)
+        parts: tuple[list[Example], list[Example]] = ([], [])
+        for example in examples:
+            parts[fraction("test part", str(example.key)) < settings.test_share].append(example)
+        train, test = parts
+        if not train or not test:
+            raise InputError(
+                f"{path}: {len(train)} training and {len(test)} test examples; expected at least one of each"
+            )
+        instruction = _instruction(records, path, settings, name)
+        self._instances: dict[Split, FileInstance] = {
+            "train": FileInstance(name, instruction, train, train),
+            "held_out": FileInstance(name, instruction, train, test),
+        }
+        self._num_answers = len({example.target for example in examples})
+        self._fingerprint = digest(name, str((instruction, self.template, self.trained, train, test)))
+
+    def _distinct(self, records: list[dict[str, str]], path: Path) -> list[Example]:
+        """The first example of every normalised input."""
         examples: dict[str, Example] = {}
         for record in records:
-            key = normalise(record["input"])
-            if template.delimiter in record["output"]:
+            if self.template.delimiter in record["output"].strip():
                 raise InputError(
-                    f"{path}: the output {record['output']!r} holds the delimiter {template.delimiter!r}; "
-                    "expected outputs without it, or another FileTasks.delimiter"
+                    f"{path}: the output {record['output'][:40]!r} holds the delimiter "
+                    f"{self.template.delimiter!r}; expected another FileTasks.delimiter"
                 )
-            example = Example(record["input"].strip(), record["output"].strip(), key)
-            known = examples.setdefault(key, example)
-            self.num_repeats += known is not example and known.target == example.target
-            self.num_conflicts += known.target != example.target
-        is_test = {key: fraction("test part", key) < test_share for key in examples}
-        train = [example for key, example in examples.items() if not is_test[key]]
-        self._test = sorted((examples[key] for key in examples if is_test[key]), key=_hash_order)
-        if not train or not self._test:
-            raise InputError(
-                f"{path}: {len(train)} training and {len(self._test)} test examples; expected at least one of each"
-            )
-        self._train = train
-        self._instance = FileInstance(name, instruction, train, self._test)
-        self._training_instance = FileInstance(name, instruction, train, train)
-        self._num_answers = len({example.target for example in examples.values()})
+            example = Example(record["input"].strip(), record["output"].strip(), normalise(record["input"]))
+            known = examples.setdefault(normalise(record["input"]), example)
+            if known is not example:
+                self.num_repeats += known.target == example.target
+                self.num_conflicts += known.target != example.target
+        return list(examples.values())
 
     def num_instances(self, split: Split) -> int | None:
         return int(self.trained or split == "held_out")
@@ -140,16 +126,18 @@ class FileTask(Task):
     def instance(self, split: Split, index: int) -> TaskInstance:
         if not 0 <= index < (self.num_instances(split) or 0):
             raise IndexError(f"task {self.name!r} has no {split} instance {index}")
-        return self._instance if split == "held_out" else self._training_instance
+        return self._instances[split]
 
     def queries(self, split: Split) -> Iterator[Query]:
-        """Each example of the test part once; of the training part where a trained task is asked for it."""
-        if split == "held_out":
-            examples = self._test
-        else:
-            examples = sorted(self._train, key=_hash_order) if self.trained else []
-        for example in examples:
-            yield Query(self._instance, example, f"{self.name}:{digest(example.input)}")
+        """Each example to test once: the test part, or the training part for the split "train"."""
+        for index in range(self.num_instances(split) or 0):
+            instance = self.instance(split, index)
+            examples = sorted(self._instances[split].tested, key=lambda example: digest(example.input))
+            for example in examples:
+                yield Query(instance, example, f"{self.name}:{digest(example.input)}")
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     def chance(self) -> float:
         """A guess among the different outputs of the file."""
@@ -165,14 +153,14 @@ class FileInstance(TaskInstance):
         self.task = task
         self.name = task
         self.instruction: str | None = instruction
+        self.tested = tested
         self._shown = shown
-        self._tested = tested
 
     def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
         return (self._shown[i] for i in rng.permutation(len(self._shown)))
 
     def episode(self, rng: np.random.Generator) -> Iterator[Example]:
-        return (self._tested[i] for i in rng.permutation(len(self._tested)))
+        return (self.tested[i] for i in rng.permutation(len(self.tested)))
 
 
 def normalise(text: str) -> str:
@@ -185,88 +173,9 @@ def task_name(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def find_files(pattern: str, what: str) -> list[Path]:
-    """The files that a path or glob names, sorted.
-
-    Raises:
-      InputError: there is none, or one of them is a folder.
-    """
-    paths = [Path(name) for name in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
-    files = [path for path in paths if path.is_file()]
-    if not files:
-        raise InputError(f"{what} = {pattern!r}: no such file" + (", only a folder" if paths else ""))
-    return files
-
-
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, which may be gzipped.
-
-    Raises:
-      InputError: the file cannot be read, or is not gzip or UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line}: not UTF-8 ({error.reason}); expected text in UTF-8"
-        ) from error
-
-
-def read_records(path: Path) -> list[dict[str, str]]:
-    """The {"input", "output"} objects of a JSON or JSONL file.
-
-    Raises:
-      InputError: names the file and line (or the number of the list's item) and what was expected.
-    """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: unknown format {suffix!r}; expected .json or .jsonl, also with .gz")
-    text = read_text(path)
-    if suffix == ".json":
-        items = _parse(text, str(path), 1)
-        if not isinstance(items, list):
-            raise InputError(f"{path}: holds a JSON {type(items).__name__}; expected a list of objects")
-        placed = [(f"{path}, item {i}", item) for i, item in enumerate(items, 1)]
-    else:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        placed = [(f"{path}, line {number}", _parse(line, str(path), number)) for number, line in lines]
-    if not placed:
-        raise InputError(f"{path}: holds no examples; expected at least two")
-    return [_checked(where, item) for where, item in placed]
-
-
-def _parse(text: str, path: str, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise InputError(f"{path}, line {line}: not JSON ({error.msg}, column {error.colno})") from error
-    except RecursionError as error:
-        raise InputError(f"{path}, line {first_line}: not JSON (nested too deeply)") from error
-
-
-def _checked(where: str, item: Any) -> dict[str, str]:
-    """The object's known fields; other fields are left out."""
-    expected = 'expected an object {"input": text, "output": text}'
-    if not isinstance(item, dict):
-        raise InputError(f"{where}: {str(item)[:40]!r}; {expected}")
-    record = {field: item[field] for field in item if field in _FIELDS}
-    for field in ("input", "output"):
-        if field not in record:
-            raise InputError(f"{where}: no field {field!r}; {expected}")
-    for field, value in record.items():
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: {field} = {value!r}; expected text that is not empty")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InputError(f"{where}: {field} holds a lone surrogate; expected Unicode text")
-    return record
-
-
-def _hash_order(example: Example) -> str:
-    return digest("query order", example.input)
+def _instruction(records: list[dict[str, str]], path: Path, settings: FileTasks, name: str) -> str | None:
+    """What the settings say, or else the file."""
+    stated = {record["instruction"] for record in records if "instruction" in record}
+    if len(stated) > 1:
+        raise InputError(f"{path}: {len(stated)} different instructions, expected one for the whole file")
+    return (settings.instructions or {}).get(name) or next(iter(stated), None)

@@ -8,10 +8,12 @@ never train on what the other holds out.
 import abc
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from icl.data.keys import digest, fraction, generator
+from icl.errors import InputError
 from icl.tasks.task import Query, Split, Task, TaskInstance, Template
 
 _MAX_REPEATS = 1000
@@ -33,13 +35,59 @@ def exact_split(items: Sequence[str], share: float, salt: str) -> tuple[list[int
     return order[num_held_out:], order[:num_held_out]
 
 
+class GeneratedFamily(Protocol):
+    """Settings that every generated family has."""
+
+    @property
+    def num_training_instances(self) -> int:
+        """Training instances that there are; 0 for all, or for fresh ones without end."""
+        ...
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of the family's content that training never sees."""
+        ...
+
+
+def check_generated(settings: GeneratedFamily, num_items: int | None = None) -> None:
+    """Checks what generated families have in common.
+
+    Args:
+      settings: a family's settings.
+      num_items: how many instances an `exact_split` divides; None where they are drawn without end.
+
+    Raises:
+      InputError: names the setting, its value and what was expected.
+    """
+    family = type(settings).__name__
+    share, number = settings.held_out_share, settings.num_training_instances
+    if not 0 < share < 1:
+        raise InputError(f"{family}.held_out_share = {share!r}: expected a share between 0 and 1")
+    if number < 0:
+        raise InputError(f"{family}.num_training_instances = {number}: expected 0 (all) or more")
+    if num_items is None:
+        return
+    num_training = num_items - round(share * num_items)
+    if not 1 <= num_training < num_items:
+        raise InputError(
+            f"{family}.held_out_share = {share!r}: expected a share that holds out at least one of the "
+            f"{num_items} instances and leaves one"
+        )
+    if number > num_training:
+        raise InputError(
+            f"{family}.num_training_instances = {number}: expected at most {num_training}, the {num_items} "
+            "instances less those held out"
+        )
+
+
 class GeneratedTask(Task):
     """A task whose instances are drawn; subclasses say how in `draw`."""
 
-    def __init__(self, name: str, num_training_instances: int, template: Template | None = None) -> None:
+    def __init__(self, name: str, settings: GeneratedFamily) -> None:
         self.name = name
-        self.template = template or Template()
-        self._num_training_instances = num_training_instances
+        self.template = Template()
+        self._num_training_instances = settings.num_training_instances
+        self._fingerprint = digest(name, repr(settings))
 
     @abc.abstractmethod
     def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
@@ -54,15 +102,18 @@ class GeneratedTask(Task):
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         return self.draw(split, rng) if self.num_instances(split) is None else super().sample(split, rng)
 
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
     def queries(self, split: Split) -> Iterator[Query]:
         """One query of each instance in turn, then the next of each; ends when no new one is found."""
         num_instances = self.num_instances(split)
         seen: set[str] = set()
         repeats = 0
         for number in itertools.count():
-            index, lap = (
-                (number, 0) if num_instances is None else (number % num_instances, number // num_instances)
-            )
+            index, lap = number, 0
+            if num_instances is not None:
+                lap, index = divmod(number, num_instances)
             instance = self.instance(split, index)
             rng = generator("query", instance.name, lap)
             example = next(iter(instance.demonstrations(rng)))

@@ -11,10 +11,10 @@ import numpy as np
 
 from icl.data.keys import generator
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, exact_split
+from icl.tasks.generated import GeneratedTask, check_generated, exact_split
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
-from icl.tasks.words import Lengths, check_alphabet, check_share, distinct_words, letters, spell
+from icl.tasks.words import Lengths, distinct_words, first_letters, spell
 
 _MAX_MAPS = 100_000
 
@@ -24,14 +24,15 @@ _MAX_MAPS = 100_000
 class PositionMap:
     """Settings of the family of position maps.
 
-    `lengths` are input lengths, an instance has one; `length_weights` their shares in training (empty:
-    equal). The output is as long as the input, or `output_length` long where that is not 0. Of the maps of
-    each length, `held_out_share` are held out, exactly; held-out instances have the longest inputs, unless
-    `held_out_full_length` is off. `num_training_instances` is the number of training maps of each length
-    (0: all of them).
+    Strings are written with the first `letters` of `alphabet`. `lengths` are input lengths, an instance has
+    one; `length_weights` are their shares in training (empty: equal). The output is as long as the input,
+    or `output_length` long where that is not 0. Of the maps of each length, `held_out_share` are held out,
+    exactly; held-out instances have the longest inputs, unless `held_out_full_length` is off.
+    `num_training_instances` is the number of training maps of each length (0: all of them).
     """
 
-    alphabet: str = "ghijklmnop"
+    letters: int = 10
+    alphabet: str = "klmnopqrstuvwxyz"
     lengths: tuple[int, ...] = (2, 3)
     length_weights: tuple[float, ...] = (0.4, 0.6)
     output_length: int = 0
@@ -41,24 +42,15 @@ class PositionMap:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_alphabet("PositionMap.alphabet", self.alphabet)
-        check_share("PositionMap.held_out_share", self.held_out_share)
-        longest = Lengths("PositionMap.", self.lengths, self.length_weights).full
-        num_maps = longest ** (self.output_length or longest)
-        if not 0 <= self.output_length or num_maps > _MAX_MAPS:
+        first_letters("PositionMap", self.alphabet, self.letters)
+        longest = Lengths("PositionMap", self.lengths, self.length_weights).full
+        num_maps = longest ** (self.output_length or longest) if self.output_length >= 0 else 0
+        if not 2 <= num_maps <= _MAX_MAPS:
             raise InputError(
-                f"PositionMap.lengths = {self.lengths}, output_length = {self.output_length}: expected at most "
+                f"PositionMap.lengths = {self.lengths}, output_length = {self.output_length}: expected 2 to "
                 f"{_MAX_MAPS} maps of the full length, not {num_maps}"
             )
-        if not 1 <= round(self.held_out_share * num_maps) < num_maps:
-            raise InputError(
-                f"PositionMap.held_out_share = {self.held_out_share}: expected a share that holds out at least "
-                f"one of the {num_maps} maps of the full length and leaves one"
-            )
-        if self.num_training_instances < 0:
-            raise InputError(
-                f"PositionMap.num_training_instances = {self.num_training_instances}: expected 0 or more"
-            )
+        check_generated(self, num_maps)
 
     def build(self, name: str) -> "tuple[PositionMapTask, ...]":
         """One task, of all maps."""
@@ -66,13 +58,13 @@ class PositionMap:
 
 
 class PositionMapTask(GeneratedTask):
-    """All position maps of an alphabet."""
+    """All position maps of some lengths."""
 
     def __init__(self, name: str, settings: PositionMap) -> None:
-        super().__init__(name, settings.num_training_instances)
+        super().__init__(name, settings)
         self._settings = settings
-        self._letters = letters(settings.alphabet)
-        self._lengths = Lengths("PositionMap.", settings.lengths, settings.length_weights)
+        self._letters = first_letters("PositionMap", settings.alphabet, settings.letters)
+        self._lengths = Lengths("PositionMap", settings.lengths, settings.length_weights)
         self._maps: dict[tuple[Split, int], list[tuple[int, ...]]] = {}
         for length in settings.lengths:
             maps = list(itertools.product(range(length), repeat=settings.output_length or length))
@@ -85,7 +77,7 @@ class PositionMapTask(GeneratedTask):
         return len(self._listed(split))
 
     def instance(self, split: Split, index: int) -> TaskInstance:
-        return self._instance(self._listed(split)[index])
+        return PositionMapInstance(self.name, self._letters, *self._listed(split)[index])
 
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         return self.draw(split, rng)
@@ -94,7 +86,7 @@ class PositionMapTask(GeneratedTask):
         full = split == "held_out" and self._settings.held_out_full_length
         length = self._lengths.full if full else self._lengths.draw(rng)
         maps = self._maps[split, length]
-        return self._instance((length, maps[rng.integers(len(maps))]))
+        return PositionMapInstance(self.name, self._letters, length, maps[rng.integers(len(maps))])
 
     def _listed(self, split: Split) -> list[tuple[int, tuple[int, ...]]]:
         """All maps of a split with their lengths, the longest first."""
@@ -102,9 +94,6 @@ class PositionMapTask(GeneratedTask):
         if split == "held_out" and self._settings.held_out_full_length:
             lengths = lengths[:1]
         return [(length, sigma) for length in lengths for sigma in self._maps[split, length]]
-
-    def _instance(self, drawn: tuple[int, tuple[int, ...]]) -> TaskInstance:
-        return PositionMapInstance(self.name, self._letters, *drawn)
 
     def chance(self) -> float:
         """A guess among all maps of the full length, which may agree by letters that occur twice.
@@ -123,17 +112,17 @@ class PositionMapTask(GeneratedTask):
 class PositionMapInstance(TaskInstance):
     """One position map."""
 
-    def __init__(self, task: str, alphabet: np.ndarray, length: int, sigma: tuple[int, ...]) -> None:
+    def __init__(self, task: str, letters: np.ndarray, length: int, sigma: tuple[int, ...]) -> None:
         numbers = " ".join(str(position + 1) for position in sigma)
         self.task = task
         self.name = f"{length}:{numbers}"
         self.instruction: str | None = f"apply {numbers}"
-        self._alphabet = alphabet
+        self._letters = letters
         self._length = length
         self._sigma = list(sigma)
 
     def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
-        for words in distinct_words(rng, len(self._alphabet), self._length):
-            inputs = self._alphabet[words]
+        for words in distinct_words(rng, len(self._letters), self._length):
+            inputs = self._letters[words]
             for word, target in zip(spell(inputs), spell(inputs[:, self._sigma]), strict=True):
                 yield Example(word, target, word)

@@ -116,6 +116,10 @@ class Task(abc.ABC):
         """A random instance of the split, as training rows take it."""
         return self.instance(split, int(rng.integers(self.num_instances(split) or 2**62)))
 
+    def fingerprint(self) -> str:
+        """Names what the task holds by its content; rows made of other content are other rows."""
+        return self.name
+
     def chance(self) -> float:
         """Exact-match rate of a guess among the answers that the form allows (0..1)."""
         return 0.0

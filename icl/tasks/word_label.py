@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, is_held_out
+from icl.tasks.generated import GeneratedTask, check_generated, is_held_out
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
-from icl.tasks.words import check_alphabet, check_share, letters, spell
+from icl.tasks.words import first_letters, spell
 
 
 @register("word_label")
@@ -20,12 +20,14 @@ from icl.tasks.words import check_alphabet, check_share, letters, spell
 class WordLabel:
     """Settings of the family of word-to-label maps.
 
-    An instance labels `num_words` words of `word_length` letters, each with another of `labels`. Held-out
-    instances use words that never occur in training: `held_out_share` of all words, by a hash of the word.
-    `num_training_instances` 0 draws fresh words and labels for every episode.
+    An instance labels `num_words` words of `word_length`, written with the first `letters` of `alphabet`,
+    each with another character of `labels`. Held-out instances use words that never occur in training:
+    `held_out_share` of all words, by a hash of the word. `num_training_instances` 0 draws fresh words and
+    labels for every episode.
     """
 
-    alphabet: str = "ABCDEFGHIJ"
+    letters: int = 10
+    alphabet: str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     labels: str = "0123456789"
     num_words: int = 4
     word_length: int = 3
@@ -34,22 +36,19 @@ class WordLabel:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_alphabet("WordLabel.alphabet", self.alphabet)
-        check_alphabet("WordLabel.labels", self.labels)
-        check_share("WordLabel.held_out_share", self.held_out_share)
+        check_generated(self)
+        first_letters("WordLabel", self.alphabet, self.letters)
+        if len(set(self.labels)) < len(self.labels) or not self.labels.isprintable() or " " in self.labels:
+            raise InputError(f"WordLabel.labels = {self.labels!r}: expected distinct printable characters")
         if not 2 <= self.num_words <= len(self.labels):
             raise InputError(
-                f"WordLabel.num_words = {self.num_words}: expected 2 to {len(self.labels)}, the number of labels"
+                f"WordLabel.num_words = {self.num_words}: expected 2 to {len(self.labels)} (the labels)"
             )
         rarer = min(self.held_out_share, 1 - self.held_out_share)
-        if self.word_length < 1 or rarer * len(self.alphabet) ** self.word_length < 4 * self.num_words:
+        if self.word_length < 1 or rarer * self.letters**self.word_length < 4 * self.num_words:
             raise InputError(
-                f"WordLabel.word_length = {self.word_length}: expected words long enough that each split holds "
-                f"at least {4 * self.num_words} of them"
-            )
-        if self.num_training_instances < 0:
-            raise InputError(
-                f"WordLabel.num_training_instances = {self.num_training_instances}: expected 0 or more"
+                f"WordLabel.word_length = {self.word_length}: expected words long enough that each split "
+                f"holds at least {4 * self.num_words} of them"
             )
 
     def build(self, name: str) -> "tuple[WordLabelTask, ...]":
@@ -61,9 +60,9 @@ class WordLabelTask(GeneratedTask):
     """All maps from words to labels."""
 
     def __init__(self, name: str, settings: WordLabel) -> None:
-        super().__init__(name, settings.num_training_instances)
+        super().__init__(name, settings)
         self._settings = settings
-        self._letters = letters(settings.alphabet)
+        self._letters = first_letters("WordLabel", settings.alphabet, settings.letters)
 
     def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         settings = self._settings
@@ -71,7 +70,7 @@ class WordLabelTask(GeneratedTask):
         while len(words) < settings.num_words:
             codes = rng.integers(0, len(self._letters), (2 * settings.num_words, settings.word_length))
             for word in spell(self._letters[codes]):
-                held_out = is_held_out(settings.held_out_share, "word", word)
+                held_out = is_held_out(settings.held_out_share, word)
                 if held_out == (split == "held_out") and word not in words:
                     words.append(word)
         order = rng.permutation(len(settings.labels))[: settings.num_words]

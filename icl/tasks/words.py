@@ -13,27 +13,31 @@ _CHUNK = 32
 _SMALL = 4096
 
 
-def check_alphabet(field: str, alphabet: str) -> None:
-    """Raises InputError unless the letters are distinct, printable and no space."""
-    if len(set(alphabet)) != len(alphabet) or not alphabet.isprintable() or " " in alphabet or not alphabet:
-        raise InputError(f"{field} = {alphabet!r}: expected distinct printable letters without a space")
+def first_letters(family: str, alphabet: str, number: int) -> np.ndarray:
+    """The first letters of an alphabet as an array of single letters, to index with letter numbers.
+
+    Args:
+      family: settings class, for the message.
+      alphabet: distinct printable letters.
+      number: how many of them are used.
+
+    Raises:
+      InputError: the alphabet repeats a letter, holds a space or control character, or is too short.
+    """
+    if len(set(alphabet)) != len(alphabet) or not alphabet.isprintable() or " " in alphabet:
+        raise InputError(
+            f"{family}.alphabet = {alphabet!r}: expected distinct printable letters without a space"
+        )
+    if not 2 <= number <= len(alphabet):
+        raise InputError(f"{family}.letters = {number}: expected 2 to {len(alphabet)} (the alphabet)")
+    return np.array(list(alphabet[:number]), dtype="<U1")
 
 
-def check_share(field: str, share: float) -> None:
-    """Raises InputError unless 0 < share < 1."""
-    if not 0 < share < 1:
-        raise InputError(f"{field} = {share!r}: expected a share between 0 and 1")
-
-
-def letters(alphabet: str) -> np.ndarray:
-    """The alphabet as an array of single letters, to index with letter numbers."""
-    return np.array(list(alphabet), dtype="<U1")
-
-
-def spell(letters_C: np.ndarray) -> list[str]:
+def spell(letters_NC: np.ndarray) -> list[str]:
     """Words from an array of single letters [words, length]."""
-    length = letters_C.shape[1]
-    return np.ascontiguousarray(letters_C).view(f"<U{length}").ravel().tolist()
+    length = letters_NC.shape[1]
+    words: list[str] = np.ascontiguousarray(letters_NC).view(f"<U{length}").ravel().tolist()
+    return words
 
 
 def endless_words(rng: np.random.Generator, size: int, length: int) -> Iterator[np.ndarray]:
@@ -45,8 +49,8 @@ def endless_words(rng: np.random.Generator, size: int, length: int) -> Iterator[
 def distinct_words(rng: np.random.Generator, size: int, length: int) -> Iterator[np.ndarray]:
     """Chunks [words, length] of letter numbers below `size`; every word once, in random order."""
     pool = size**length
-    powers = size ** np.arange(length - 1, -1, -1)
     if pool <= _SMALL:
+        powers = size ** np.arange(length - 1, -1, -1)
         order = rng.permutation(pool)
         for start in range(0, pool, _CHUNK):
             yield order[start : start + _CHUNK, None] // powers % size
@@ -56,32 +60,35 @@ def distinct_words(rng: np.random.Generator, size: int, length: int) -> Iterator
         words = rng.integers(0, size, (_CHUNK, length))
         fresh = []
         for i, word in enumerate(words):
-            key = word.tobytes()
-            if key not in seen:
-                seen.add(key)
+            code = word.tobytes()
+            if code not in seen:
+                seen.add(code)
                 fresh.append(i)
         yield words[fresh]
 
 
 class Lengths:
-    """A weighted choice of lengths; the longest is the full length."""
+    """A weighted choice of word lengths; the longest is the full length."""
 
-    def __init__(self, field: str, lengths: Sequence[int], weights: Sequence[float]) -> None:
+    def __init__(self, family: str, lengths: Sequence[int], weights: Sequence[float]) -> None:
+        """Checks `family`'s lengths and their weights; without weights all lengths are as likely.
+
+        Raises:
+          InputError: lengths are below 1 or repeat, or the weights do not go with them.
+        """
         if not lengths or min(lengths) < 1 or len(set(lengths)) != len(lengths):
-            raise InputError(f"{field}lengths = {lengths!r}: expected distinct lengths of at least 1")
-        if weights and (len(weights) != len(lengths) or min(weights) < 0 or sum(weights) <= 0):
+            raise InputError(f"{family}.lengths = {lengths!r}: expected distinct lengths of at least 1")
+        weights = weights or [1.0] * len(lengths)
+        if len(weights) != len(lengths) or min(weights) < 0 or sum(weights) <= 0:
             raise InputError(
-                f"{field}length_weights = {weights!r}: expected {len(lengths)} weights, one for each length"
+                f"{family}.length_weights = {weights!r}: expected one weight of 0 or more for each of the "
+                f"lengths {lengths!r}"
             )
         self.full = max(lengths)
         self._lengths = tuple(lengths)
-        shares = np.array(weights if weights else [1.0] * len(lengths), dtype=np.float64)
-        self._bounds = np.cumsum(shares / shares.sum()).tolist()
+        self._bounds = (np.cumsum(weights) / sum(weights)).tolist()
 
     def draw(self, rng: np.random.Generator) -> int:
         """A length in proportion to its weight."""
         point = rng.random()
-        for length, bound in zip(self._lengths, self._bounds, strict=True):
-            if point < bound:
-                return length
-        return self._lengths[-1]
+        return next((n for n, b in zip(self._lengths, self._bounds, strict=True) if point < b), self.full)
