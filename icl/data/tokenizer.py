@@ -108,8 +108,7 @@ class SentencePieceTokenizer:
         return digest("tokenizer", self.kind, self._model.hex())
 
     def encode(self, text: str) -> list[int]:
-        if _ESCAPE in text or _SPACE_MARK in text:
-            text = text.replace(_ESCAPE, f"{_ESCAPE}0").replace(_SPACE_MARK, f"{_ESCAPE}1")
+        text = escape(text)
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -126,6 +125,13 @@ class SentencePieceTokenizer:
 
     def to_json(self) -> dict[str, str]:
         return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+
+
+def escape(text: str) -> str:
+    """Text without U+2581, as SentencePiece models read it here."""
+    if _ESCAPE in text or _SPACE_MARK in text:
+        return text.replace(_ESCAPE, f"{_ESCAPE}0").replace(_SPACE_MARK, f"{_ESCAPE}1")
+    return text
 
 
 def load_tokenizer(spec: str) -> Tokenizer:

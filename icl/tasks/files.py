@@ -7,7 +7,7 @@ demonstrations, and a test part, which holds the queries. Whole files can be hel
 import dataclasses
 import fnmatch
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,21 @@ from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
 class FileTasks:
     """Settings of a family of tasks that are files.
 
-    `glob` names the files: .json (a list of objects) or .jsonl (one object a line), also with .gz. Tasks
-    are named by file, without folder and suffix. `held_out` lists tasks (wildcards allowed) that never feed
-    training rows. `test_share` of every file's examples are queries. `instructions` maps a task to what it
-    asks, where the file does not say so in an "instruction" field.
+    Tasks are named by file, without folder and suffix.
+
+    Attributes:
+      glob: Path or glob of .json (a list of objects) or .jsonl (one object a line) files, also with .gz; a
+        folder stands for all of these in it.
+      exclude: Tasks that are left out altogether; wildcards are allowed.
+      held_out: Tasks that never feed training rows; wildcards are allowed.
+      test_share: Share of every file's examples that are queries.
+      instructions: What a task asks, where its file does not say so in an "instruction" field.
+      separator: Written between input and output; the output follows after a space.
+      delimiter: Closes a demonstration and ends an answer.
     """
 
     glob: str = ""
+    exclude: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     test_share: float = 0.2
     instructions: Mapping[str, str] | None = None
@@ -49,16 +57,29 @@ class FileTasks:
                 "delimiter, and a separator that does not end in a space"
             )
 
+    @property
+    def template(self) -> Template:
+        """How examples are written."""
+        return Template(separator=self.separator, target_prefix=" ", delimiter=self.delimiter)
+
     def build(self, name: str) -> "tuple[FileTask, ...]":
         """One task a file, in the order of their names.
 
         Raises:
           InputError: a file is missing or malformed, or `held_out` or `instructions` names no file.
         """
-        paths = find_files(self.glob, f"FileTasks.glob of {name!r}")
-        files = {task_name(path): path for path in paths}
-        if len(files) < len(paths):
-            raise InputError(f"FileTasks.glob = {self.glob!r}: two files would make tasks of one name")
+        pattern = f"{self.glob}/*.json*" if Path(self.glob).expanduser().is_dir() else self.glob
+        files: dict[str, Path] = {}
+        for path in find_files(pattern, "FileTasks.glob"):
+            stem = task_name(path)
+            if stem in files:
+                raise InputError(
+                    f"FileTasks.glob = {self.glob!r}: {files[stem]} and {path} make one task name"
+                )
+            if not _matches(stem, self.exclude):
+                files[stem] = path
+        if not files:
+            raise InputError(f"FileTasks.exclude = {self.exclude!r}: leaves out all files of {self.glob!r}")
         for field, patterns in (
             ("held_out", self.held_out),
             ("instructions", tuple(self.instructions or ())),
@@ -81,10 +102,8 @@ class FileTask(Task):
 
     def __init__(self, settings: FileTasks, name: str, path: Path) -> None:
         self.name = name
-        self.template = Template(
-            separator=settings.separator, target_prefix=" ", delimiter=settings.delimiter
-        )
-        self.trained = not any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.held_out)
+        self.template = settings.template
+        self.trained = not _matches(name, settings.held_out)
         self.num_repeats = self.num_conflicts = 0
         records = read_records(path)
         examples = self._distinct(records, path)
@@ -171,6 +190,10 @@ def normalise(text: str) -> str:
 def task_name(path: Path) -> str:
     """The name of a file without .gz and its suffix."""
     return Path(path.name.removesuffix(".gz")).stem
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _instruction(records: list[dict[str, str]], path: Path, settings: FileTasks, name: str) -> str | None:
