@@ -1,0 +1,66 @@
+"""Every gin file of the repository loads, and what it describes can be built."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from icl import config, model
+from icl.training.setup import Setup
+
+REPOSITORY = Path(__file__).parent.parent
+GIN_FILES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("gin/**/*.gin"))
+PARTS = ("gin/models/", "gin/data/", "gin/train/")
+
+
+@pytest.fixture(scope="module")
+def word_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Bindings for the paths that words.gin takes from the command line, to small stand-ins."""
+    folder = tmp_path_factory.mktemp("words")
+    _, overrides = config.load_eval(["data/words.gin"], ["tasks = 'x'", "book = 'x'", "tokenizer = 'bytes'"])
+    kept_out = overrides["files"]["held_out"]
+    for name in (*kept_out, "antonym"):
+        examples = [{"input": f"word {n}", "output": f"drow {n}"} for n in range(40)]
+        (folder / f"{name}.json").write_text(json.dumps(examples))
+    (folder / "book.txt").write_text("It was the best of times, it was the worst of times. " * 50)
+    return [f"tasks = '{folder}/*.json'", f"book = '{folder}/book.txt'", "tokenizer = 'bytes'"]
+
+
+def bindings_for(name: str, word_bindings: list[str]) -> list[str]:
+    return word_bindings if Path(name).name == "words.gin" and "eval" not in name else []
+
+
+@pytest.mark.parametrize("name", GIN_FILES)
+def test_every_gin_file_loads_and_builds(name: str, word_bindings: list[str]) -> None:
+    if name.startswith("gin/eval/"):
+        assert config.load_eval([name])[0].ks
+        return
+    files = ["runs/smoke.gin", name] if name.startswith(PARTS) else [name]
+    for run in config.load_runs(files, bindings_for(name, word_bindings)):
+        setup = Setup(run)
+        assert model.num_params(setup.model) == sum(
+            leaf.size for leaf in jax.tree.leaves(setup.abstract_state().params)
+        )
+        assert config.load_runs([], [run.config_text]) == [run]
+
+
+@pytest.mark.parametrize("name", GIN_FILES)
+def test_every_gin_file_opens_with_its_purpose_and_a_command(name: str) -> None:
+    text = (REPOSITORY / name).read_text()
+    opening = text.split("\n\n")[0].splitlines()
+    assert len(opening) >= 2 and all(line.startswith("#") for line in opening)
+    assert any(line.startswith("#   ") for line in opening)
+
+
+def test_gin_files_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("gin/runs/smoke.gin", "runs/smoke.gin"):
+        assert config.load_runs([name])[0].train.steps == 60
+
+
+def test_the_words_run_keeps_ten_tasks_out_of_training_and_evaluates_them(word_bindings: list[str]) -> None:
+    (run,) = config.load_runs(["runs/words.gin"], word_bindings)
+    kept_out = run.families["files"].held_out
+    assert len(kept_out) == 10
+    assert config.load_eval(["eval/words.gin"])[0].tasks == kept_out
