@@ -1,0 +1,84 @@
+"""What the binaries share: bad input becomes one line on stderr and exit code 2, never a traceback."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from icl.errors import InputError
+
+_OUTSIDE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+}
+_OUTSIDE_TEXTS = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs a binary's `main` under absl; never returns.
+
+    Exit codes: that of `main`; 2 for bad input and for what a disk or its permissions refuse; 130 for
+    Ctrl-C. Anything else is a bug and keeps its traceback.
+    """
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        if len(argv) > 1:
+            return refuse(f"unexpected argument {argv[1]!r}: every setting is a --flag, see --help")
+        try:
+            return main(argv)
+        except InputError as error:
+            return refuse(str(error))
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            reason = outside_reason(error)
+            if reason is None:
+                raise
+            return refuse(reason)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    app.run(guarded, flags_parser=_parse_flags)
+    raise AssertionError("absl's app.run does not return")
+
+
+def refuse(reason: str) -> int:
+    """Prints one line on stderr and returns exit code 2."""
+    # Readers of a damaged checkpoint leave coroutines behind, which Python would report after this line.
+    sys.unraisablehook = lambda _: None
+    print("error: " + " ".join(reason.split()), file=sys.stderr, flush=True)
+    return 2
+
+
+def outside_reason(error: BaseException) -> str | None:
+    """One line for an error that a disk, a path or its permissions caused; None for any other."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _OUTSIDE:
+            place = f"{cause.filename}: " if cause.filename else ""
+            return f"{place}{os.strerror(cause.errno)}"
+        for text in _OUTSIDE_TEXTS:
+            if text in str(cause):
+                return f"{text}: {str(cause)[:200]}"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        sys.exit(refuse(f"{error} (see --help)"))
+    except SystemExit:  # absl exits with 1 after --help
+        sys.exit(0)

@@ -1,0 +1,217 @@
+"""Checkpoints: async Orbax saves with retention, self-description, and checksums verified on restore.
+
+A checkpoint has three items: `params`, `optimizer` (moments and counters) and `description`. Whatever is
+wrong with one is an InputError that names the step and, where it can be known, the array.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from icl import model
+from icl.errors import InputError
+from icl.training.checksums import array_name, describe_arrays, type_of, verify_arrays
+from icl.training.description import Description
+from icl.training.step import TrainState
+
+FOLDER = "checkpoints"
+PARAMS, OPTIMIZER, DESCRIPTION = "params", "optimizer", "description"
+
+
+def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, int]:
+    """The folder of checkpoints and the step that a path names.
+
+    Args:
+      path: A run's folder, its `checkpoints` folder, or one `checkpoints/STEP`.
+      step: Which step; the newest by default.
+
+    Raises:
+      InputError: there is no such checkpoint.
+    """
+    path = Path(path)
+    expected = f"expected a run's folder, its {FOLDER}/ or one {FOLDER}/STEP"
+    if not path.is_dir():
+        problem = "is a file" if path.exists() else "does not exist"
+        raise InputError(f"checkpoint {path} {problem}: {expected}")
+    if path.name.isdigit() and (path / DESCRIPTION).is_dir():
+        own = int(path.name)
+        if step not in (None, own):
+            raise InputError(f"checkpoint {path}: step {step} was asked for, but the path names step {own}")
+        return path.parent, own
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    steps = _committed_steps(folder)
+    if not steps:
+        runs = sorted(found.parent.name for found in path.glob(f"*/{FOLDER}"))
+        hint = f", perhaps {', '.join(runs)} in it" if runs else ""
+        raise InputError(f"checkpoint {path}: holds no checkpoint; {expected}{hint}")
+    if step is not None and step not in steps:
+        raise InputError(f"checkpoint {folder}: there is no step {step}; expected one of {steps}")
+    return folder, steps[-1] if step is None else step
+
+
+def read_description(path: str | Path, step: int | None = None) -> Description:
+    """What a checkpoint says about itself; arguments and errors as `find_checkpoint`."""
+    folder, step = find_checkpoint(path, step)
+    where = _where(folder, step)
+    reader = ocp.Checkpointer(ocp.JsonCheckpointHandler())
+    content = _read(where, DESCRIPTION, lambda: reader.restore(folder / str(step) / DESCRIPTION))
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: the description is damaged, expected a JSON object")
+    return Description.from_json(content, where)
+
+
+def restore_params(
+    path: str | Path, step: int | None = None, shardings: Any = None
+) -> tuple[Any, Description]:
+    """Parameters of a checkpoint, verified bit by bit; the optimizer's state is not read.
+
+    Args:
+      path: As for `find_checkpoint`.
+      step: Which step; the newest by default.
+      shardings: Tree of shardings of the parameters; all on the first device by default.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is damaged; names the array and the step.
+    """
+    folder, step = find_checkpoint(path, step)
+    description = read_description(folder, step)
+    target = model.abstract_params(description.model)
+    if shardings is None:
+        shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), target)
+    return _restore_item(folder, step, PARAMS, abstract(target, shardings), description), description
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the training loop; a context manager that ends pending saves."""
+
+    def __init__(self, workdir: Path, *, keep_last: int, keep_every: int = 0) -> None:
+        """Opens or makes `workdir/checkpoints`, and clears what killed saves left there."""
+        self._folder = workdir.absolute() / FOLDER
+        keep = [policies.LatestN(keep_last)]
+        if keep_every:
+            keep.append(policies.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True
+            ),
+            item_handlers={
+                PARAMS: _array_handler(),
+                OPTIMIZER: _array_handler(),
+                DESCRIPTION: ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Step of the newest committed checkpoint."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, step: int, state: TrainState, description: Description) -> None:
+        """Begins to save a state; it is copied off the device before this returns.
+
+        `description` is that of the run; step and checksums are filled in here.
+        """
+        optimizer = _optimizer_item(state)
+        checksums = describe_arrays(state.params, PARAMS) | describe_arrays(optimizer, OPTIMIZER)
+        description = dataclasses.replace(description, step=step, checksums=checksums)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                **{
+                    PARAMS: ocp.args.PyTreeSave(state.params),
+                    OPTIMIZER: ocp.args.PyTreeSave(optimizer),
+                    DESCRIPTION: ocp.args.JsonSave(description.to_json()),
+                }
+            ),
+        )
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """A whole state, verified; `target` gives shapes, types and shardings.
+
+        Raises:
+          InputError: the checkpoint is damaged, or of another model or optimizer.
+        """
+        description = read_description(self._folder, step)
+        params = _restore_item(self._folder, step, PARAMS, target.params, description)
+        rest = _restore_item(self._folder, step, OPTIMIZER, _optimizer_item(target), description)
+        return TrainState(rest["step"], params, rest["moments"], rest["skipped"])
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes and types of a tree, with these shardings."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+    )
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "moments": state.moments, "skipped": state.skipped}
+
+
+def _array_handler() -> ocp.PyTreeCheckpointHandler:
+    """One file a shard of an array: layers are stacked, so files are few, and each holds live data only.
+
+    (Orbax's default, OCDBT, packs arrays into shared files with dead parts, where damage stays unseen.)
+    """
+    return ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
+
+
+def _restore_item(folder: Path, step: int, item: str, target: Any, description: Description) -> Any:
+    where = _where(folder, step)
+    _check_types(target, item, description, where)
+    args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+    reader = ocp.Checkpointer(_array_handler())
+    restored = _read(where, item, lambda: reader.restore(folder / str(step) / item, args=args))
+    verify_arrays(restored, item, description.checksums, where)
+    return restored
+
+
+def _check_types(target: Any, item: str, description: Description, where: str) -> None:
+    """Holds names, types and shapes against the description: Orbax casts types without a word."""
+    said = {
+        name: text.rpartition(":")[0]
+        for name, text in description.checksums.items()
+        if name.startswith(f"{item}/")
+    }
+    wanted = {array_name(item, path): type_of(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(target)}
+    for name in sorted(said.keys() | wanted.keys()):
+        if said.get(name) != wanted.get(name):
+            raise InputError(
+                f"{where}: array {name} is {said.get(name, 'absent')} in the checkpoint,"
+                f" expected {wanted.get(name, 'none of this name')}"
+            )
+
+
+def _read(where: str, item: str, restore: Callable[[], Any]) -> Any:
+    """Runs an Orbax restore; whatever it raises on a damaged file becomes an InputError."""
+    try:
+        return restore()
+    except Exception as error:  # Orbax and TensorStore raise nearly every type on damaged files
+        texts = [str(e) for e in (error, error.__cause__, error.__context__) if e is not None]
+        found = re.search(rf"/{item}/([\w.]+)/", " ".join(texts))
+        array = f"array {item}/{found[1].replace('.', '/')}" if found else f"item {item}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise InputError(f"{where}: {array} is damaged or missing ({type(error).__name__}: {reason})") from error
+
+
+def _committed_steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
+
+
+def _where(folder: Path, step: int) -> str:
+    return f"checkpoint {folder}, step {step}"

@@ -1,0 +1,218 @@
+"""The training loop: restore or begin, step, log, evaluate, save; and go on after a kill at any moment.
+
+The batch of a step follows from the step alone, so the newest checkpoint is all there is to resume from.
+The loop dispatches step n + 1 before it fetches the metrics of step n, so the devices never wait for it.
+"""
+
+import dataclasses
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from icl.errors import InputError
+from icl.training.checkpoints import Checkpoints, read_description
+from icl.training.config import RunConfig
+from icl.training.description import Description
+from icl.training.metrics import MetricWriters, NoWriters, Progress
+from icl.training.setup import HeldOutCurve, Setup
+from icl.training.speed import peak_flops
+from icl.training.step import StepMetrics, TrainState
+from icl.training.workdir import check_steps, check_workdir, claim_workdir
+
+
+def train(run: RunConfig, workdir: str | Path) -> bool:
+    """Trains a run in a folder, from its newest checkpoint if it has one.
+
+    Writes config.gin, run.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/ there.
+
+    Args:
+      run: All that decides the run.
+      workdir: Its folder; made if need be.
+
+    Returns:
+      Whether the run is finished; False when SIGTERM ended it early, with its state saved.
+
+    Raises:
+      InputError: settings do not fit, the folder holds another run, or its checkpoint is damaged.
+    """
+    workdir = Path(workdir)
+    check_workdir(workdir, run)
+    with _Termination() as termination:
+        setup = Setup(run)
+        is_first = jax.process_index() == 0
+        if is_first:
+            workdir.mkdir(parents=True, exist_ok=True)
+        with Checkpoints(
+            workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every
+        ) as checkpoints:
+            start = checkpoints.latest() or 0
+            check_steps(workdir, run, start)
+            state = _restore(checkpoints, setup, workdir, start) if start else setup.init_state()
+            if is_first:
+                claim_workdir(workdir, run)
+            with MetricWriters(workdir, start) if is_first else NoWriters() as writers:
+                return _Loop(setup, checkpoints, writers, termination).run(state, start)
+
+
+class _Loop:
+    """The loop proper, over what `train` has opened."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        checkpoints: Checkpoints,
+        writers: MetricWriters | NoWriters,
+        termination: "_Termination",
+    ) -> None:
+        self._setup = setup
+        self._train = setup.run.train
+        self._checkpoints = checkpoints
+        self._termination = termination
+        self._curve = HeldOutCurve(setup)
+        self._description = setup.description()
+        self._writers = writers
+
+    def run(self, state: TrainState, start: int) -> bool:
+        progress = Progress(self._setup.run.rung or "train", self._train.steps, start)
+        try:
+            if start >= self._train.steps:
+                progress.say(f"step {start} is the last: nothing left to train")
+                return True
+            return self._steps(state, start, progress)
+        finally:
+            progress.close()
+
+    def _steps(self, state: TrainState, start: int, progress: Progress) -> bool:
+        batches = self._setup.batches(start)
+        batch = next(batches)
+        began = time.monotonic()
+        train_step = self._setup.compile_train_step(state, batch)
+        progress.say(f"train step compiled in {time.monotonic() - began:.1f} s, begins at step {start}")
+        log = _Log(self._setup, self._writers, progress)
+        last = self._train.steps
+        for step in range(start + 1, last + 1):
+            state, metrics = train_step(state, batch)
+            log.add(step, metrics)
+            if step < last:
+                batch = next(batches)
+            stop = self._termination.requested(step)
+            if self._train.eval_every and (step % self._train.eval_every == 0 or step == last):
+                log.finish(curve=self._curve(state.params))
+            if stop or step == last or (self._train.save_every and step % self._train.save_every == 0):
+                log.finish()
+                self._save(step, state)
+            log.start_clock()
+            if stop:
+                progress.say(f"terminated: saved at step {step}")
+                return step == last
+        return True
+
+    def _save(self, step: int, state: TrainState) -> None:
+        """Every metric up to `step` is on the disk before its checkpoint can commit."""
+        self._writers.sync()
+        tokens = step * self._train.batch_tokens
+        self._checkpoints.save(step, state, dataclasses.replace(self._description, tokens=tokens))
+
+
+class _Log:
+    """Fetches metrics one step late and writes those of the steps that are due."""
+
+    def __init__(self, setup: Setup, writers: MetricWriters | NoWriters, progress: Progress) -> None:
+        self._setup = setup
+        self._every = setup.run.train.log_every
+        self._batch_tokens = setup.run.train.batch_tokens
+        self._last = setup.run.train.steps
+        self._writers = writers
+        self._progress = progress
+        self._peak = peak_flops()
+        self._pending: tuple[int, StepMetrics] | None = None
+        self._busy, self._steps = 0.0, 0
+        self._clock = time.monotonic()
+
+    def add(self, step: int, metrics: StepMetrics) -> None:
+        """Takes the metrics of a step just dispatched; fetches those of the one before."""
+        self.finish()
+        self._pending = (step, metrics)
+
+    def start_clock(self) -> None:
+        """Time since the last step fetched does not count where the devices had to wait."""
+        if self._pending is None:
+            self._clock = time.monotonic()
+
+    def finish(self, curve: Any = None) -> None:
+        """Waits for the step last dispatched, and writes its line if it is due."""
+        if self._pending is None:
+            return
+        step, on_device = self._pending
+        self._pending = None
+        metrics = jax.device_get(on_device)
+        now = time.monotonic()
+        self._busy, self._steps, self._clock = self._busy + now - self._clock, self._steps + 1, now
+        if not metrics.finite:
+            self._progress.say(f"step {step}: loss or gradient is not finite ({metrics.skipped} updates skipped)")
+        if curve or step % self._every == 0 or step in (1, self._last) or not metrics.finite:
+            self._write(step, metrics, curve)
+
+    def _write(self, step: int, metrics: StepMetrics, curve: Any) -> None:
+        tokens_per_second = self._batch_tokens * self._steps / max(self._busy, 1e-9)
+        self._busy, self._steps = 0.0, 0
+        mfu = tokens_per_second * self._setup.flops_per_token() / self._peak if self._peak else None
+        by_task = zip(self._setup.rows.components, metrics.task_loss_C, strict=True)
+        line = {
+            "step": step,
+            "tokens": step * self._batch_tokens,
+            "loss": metrics.loss,
+            "learning_rate": metrics.learning_rate,
+            "grad_norm": metrics.grad_norm,
+            "skipped": int(metrics.skipped),
+            "tokens_per_second": round(tokens_per_second, 1),
+            "mfu": None if mfu is None else round(mfu, 4),
+            "task_loss": {task: loss for task, loss in by_task if loss == loss},
+        }
+        self._writers.write(line | ({"curve": curve} if curve else {}))
+        self._progress.update(step, float(metrics.loss), tokens_per_second, mfu)
+
+
+class _Termination:
+    """Notes SIGTERM, so that the loop can save at the next step; a context manager."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._before: Any = None
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> "_Termination":
+        if self._in_main_thread:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._in_main_thread:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; several hosts agree on the step."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._signalled
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._signalled = True
+
+
+def _restore(checkpoints: Checkpoints, setup: Setup, workdir: Path, step: int) -> TrainState:
+    """The state of a checkpoint, after making sure that it was trained on the same rows."""
+    description: Description = read_description(workdir, step)
+    if description.data_fingerprint != setup.rows.fingerprint:
+        raise InputError(
+            f"checkpoint {workdir}, step {step}: was trained on other rows than these settings and files give"
+            f" (fingerprint {description.data_fingerprint}, now {setup.rows.fingerprint})"
+        )
+    return checkpoints.restore(step, setup.abstract_state())

@@ -1,0 +1,239 @@
+"""All that a run needs before its first step, made from its settings: rows, model, mesh, compiled steps."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from icl import model
+from icl.data.batch import Batch, empty_row
+from icl.data.loader import batches, host_rows, stack
+from icl.data.rows import Rows
+from icl.data.tokenizer import Tokenizer, load_tokenizer
+from icl.errors import InputError
+from icl.model.config import ModelConfig
+from icl.parallel.mesh import make_mesh
+from icl.parallel.partition import Partitioner
+from icl.tasks.registry import build_tasks, describe
+from icl.tasks.task import Task
+from icl.training.checkpoints import abstract
+from icl.training.config import RunConfig
+from icl.training.description import Description, as_json, git_revision, versions
+from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
+from icl.training.step import CurveSums, StepMetrics, TrainState, make_curve_step, make_train_step
+
+
+class Setup:
+    """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
+
+    def __init__(self, run: RunConfig) -> None:
+        """Raises InputError where settings do not fit each other, the files or the devices."""
+        self.run = run
+        self.tokenizer: Tokenizer = load_tokenizer(run.data.tokenizer)
+        self.tasks: Mapping[str, tuple[Task, ...]] = build_tasks(run.families)
+        self.rows = Rows(run.data, self.tasks, self.tokenizer)
+        self.model = _with_vocabulary(run.model, self.tokenizer)
+        self.partitioner = Partitioner(make_mesh(run.mesh))
+        model.check_mesh(self.model, self.partitioner)
+        _check_rows(run, self.partitioner)
+        axes = model.logical_axes(self.model)
+        self.optimizer: optax.GradientTransformation = make_optimizer(run.optimizer, axes)
+        self.schedule: Schedule = make_schedule(run.optimizer, run.train.steps, run.train.batch_tokens)
+        params = model.abstract_params(self.model)
+        replicated = self.partitioner.replicated
+        param_shardings = self.partitioner.tree_shardings(axes, params)
+        self.shardings = TrainState(
+            step=replicated,
+            params=param_shardings,
+            moments=optimizer_shardings(self.optimizer, params, param_shardings, replicated),
+            skipped=replicated,
+        )
+
+    def init_state(self) -> TrainState:
+        """Fresh parameters and moments, born in their shards."""
+        init = jax.jit(self._init, out_shardings=self.shardings)
+        return init(jax.random.key(self.run.train.seed))
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and shardings of the state."""
+        state = jax.eval_shape(self._init, jax.random.key(0))
+        target: TrainState = abstract(state, self.shardings)
+        return target
+
+    def compile_train_step(self, state: TrainState, batch: Batch) -> Any:
+        """The compiled train step; its first argument is donated."""
+        train = self.run.train
+        step = make_train_step(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            num_components=len(self.rows.components),
+            accumulation_steps=train.accumulation_steps,
+            z_loss=train.z_loss,
+            skip_nonfinite=train.skip_nonfinite,
+            partitioner=self.partitioner,
+        )
+        replicated = StepMetrics(*(self.partitioner.replicated,) * len(StepMetrics._fields))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, replicated))
+        return jitted.lower(state, batch).compile()
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Batches on the devices, from a step on."""
+        host = host_rows(self.partitioner.batch_sharding, self.run.batch_rows)
+        size, threads = self.run.batch_rows, self.run.train.read_threads
+        for batch in batches(self.rows, size, start_step, host=host, num_threads=threads):
+            yield self.place(batch, size, host.start)
+
+    def place(self, batch: Batch, num_rows: int, first: int = 0) -> Batch:
+        """A host's rows of a batch of `num_rows`, beginning with row `first`, onto its devices."""
+        sharding = self.partitioner.batch_sharding
+
+        def put(local: Any) -> jax.Array:
+            def part(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[0].indices(num_rows)
+                found: np.ndarray = local[start - first : stop - first, index[1]]
+                return found
+
+            return jax.make_array_from_callback((num_rows, local.shape[1]), sharding, part)
+
+        return Batch(*map(put, batch))
+
+    def description(self) -> Description:
+        """What checkpoints of this run say about themselves; step and checksums are those of a fresh one."""
+        run = self.run
+        return Description(
+            model=self.model,
+            data=as_json(run.data),
+            tasks=describe(run.families),
+            tokenizer=self.tokenizer.to_json(),
+            optimizer=as_json(run.optimizer),
+            train=as_json(run.train),
+            rung=run.rung,
+            step=0,
+            tokens=0,
+            params=model.num_params(self.model),
+            train_seed=run.train.seed,
+            config_text=run.config_text,
+            versions=versions(),
+            git=git_revision(),
+            data_fingerprint=self.rows.fingerprint,
+            checksums={},
+        )
+
+    def flops_per_token(self) -> float:
+        """Model FLOPs, forward and backward, of one trained token."""
+        return model.flops_per_token(self.model, self.run.data.row_length)
+
+    def summary(self) -> str:
+        """The run in a few lines: size, length, cost, mesh."""
+        train = self.run.train
+        tokens = train.steps * train.batch_tokens
+        params, inner = model.num_params(self.model), model.num_non_embedding_params(self.model)
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.partitioner.axis_sizes().items())
+        return "\n".join(
+            [
+                f"run         {self.run.rung or '(single)'}",
+                f"parameters  {params:,} ({inner:,} without embeddings and head)",
+                f"steps       {train.steps:,} of {train.batch_tokens:,} tokens: {tokens:,} tokens",
+                f"rows        {self.run.batch_rows} a step of {self.run.data.row_length} positions,"
+                f" in {train.accumulation_steps} microbatch(es)",
+                f"FLOPs       {tokens * self.flops_per_token():.3g} ({self.flops_per_token():.3g} a token)",
+                f"optimizer   {self.run.optimizer.kind}, learning rate {self.run.optimizer.learning_rate:g},"
+                f" {self.run.optimizer.schedule}",
+                f"components  {', '.join(self.rows.components)}",
+                f"mesh        {mesh} ({jax.device_count()} {jax.devices()[0].platform} device(s))",
+            ]
+        )
+
+    def _init(self, key: jax.Array) -> TrainState:
+        params = model.init_params(self.model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+class HeldOutCurve:
+    """The K-curve of held-out episodes, with and without instruction; rows are made at the first use."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Builds no rows yet."""
+        self._setup = setup
+
+    def __call__(self, params: Any) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+        """"with_instruction" or "without" -> task -> metric -> one number for each K."""
+        found = {}
+        for name, held_out in self._batches.items():
+            sums = jax.device_get([self._step(params, batch) for batch in held_out])
+            total = CurveSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
+            found[name] = self._by_task(total)
+        return found
+
+    def _by_task(self, sums: CurveSums) -> dict[str, dict[str, np.ndarray]]:
+        curves = {}
+        for number, task in enumerate(self._setup.rows.components):
+            answers = sums.answers_CK[number]
+            if not answers.any():
+                continue
+            with np.errstate(invalid="ignore", divide="ignore"):
+                curves[task] = {
+                    "exact_match": sums.exact_CK[number] / answers,
+                    "token_accuracy": sums.correct_CK[number] / sums.tokens_CK[number],
+                    "loss": sums.loss_CK[number] / sums.tokens_CK[number],
+                    "answers": answers.astype(np.int32),
+                }
+        return curves
+
+    @functools.cached_property
+    def _batches(self) -> dict[str, list[Batch]]:
+        setup = self._setup
+        run = setup.run
+        size = run.batch_rows // run.train.accumulation_steps
+        padding = empty_row(run.data.row_length, setup.tokenizer.pad_id)
+        made = {}
+        for name, instruction in (("without", False), ("with_instruction", True)):
+            rows = Rows(run.data, setup.tasks, setup.tokenizer, "held_out", instruction=instruction)
+            every = [rows[i] for i in range(run.train.eval_rows)]
+            every += [padding] * (-len(every) % size)
+            host = host_rows(setup.partitioner.batch_sharding, size)
+            made[name] = [
+                setup.place(stack(every[start + host.start : start + host.stop]), size, host.start)
+                for start in range(0, len(every), size)
+            ]
+        return made
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        setup = self._setup
+        longest = max(
+            int(jnp.max(batch.examples_BT)) for held_out in self._batches.values() for batch in held_out
+        )
+        step = make_curve_step(
+            setup.model,
+            num_components=len(setup.rows.components),
+            num_examples=longest + 1,
+            partitioner=setup.partitioner,
+        )
+        return jax.jit(step, out_shardings=setup.partitioner.replicated)
+
+
+def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    if config.vocab_size == 0:
+        return dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    if config.vocab_size < tokenizer.vocab_size:
+        raise InputError(
+            f"ModelConfig.vocab_size = {config.vocab_size}: expected at least the tokenizer's"
+            f" {tokenizer.vocab_size}, or 0 to take it"
+        )
+    return config
+
+
+def _check_rows(run: RunConfig, partitioner: Partitioner) -> None:
+    rows = run.batch_rows // run.train.accumulation_steps
+    if rows % partitioner.batch_divisor:
+        raise InputError(
+            f"TrainConfig.batch_tokens = {run.train.batch_tokens}: a microbatch of {rows} rows does not divide"
+            f" among the {partitioner.batch_divisor} devices along the mesh axes data and fsdp"
+        )

@@ -1,0 +1,115 @@
+"""A run's folder: whose it is, and whether this run may go on in it.
+
+`run.json` holds every setting that decides what the run computes. A folder that holds another run is
+refused by naming the setting that differs; only cadences may change, and `steps` where the learning rates
+of the steps already done stay the same.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icl.errors import InputError
+from icl.tasks.registry import describe
+from icl.training.config import RunConfig, TrainConfig
+from icl.training.description import as_json
+from icl.training.optimizer import make_schedule
+
+_RUN_FILE = "run.json"
+_FREE = {"save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows", "read_threads"}
+
+
+def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
+    """The settings that decide what a run computes, as JSON by class; the mesh is free to change."""
+    parts: dict[str, dict[str, Any]] = {
+        type(part).__name__: as_json(part) for part in (run.model, run.data, run.optimizer, run.train)
+    }
+    families = json.loads(json.dumps(describe(run.families)))
+    return parts | {f"task family {key}": settings for key, settings in families.items()}
+
+
+def check_workdir(workdir: Path, run: RunConfig) -> None:
+    """Whether a run may start or go on in a folder, without touching it.
+
+    Raises:
+      InputError: the path is a file, or the folder holds another run; names the setting that differs.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir {workdir} is a file: expected a folder, or a path where to make one")
+    path = workdir / _RUN_FILE
+    if not path.exists():
+        foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
+        if foreign:
+            raise InputError(
+                f"--workdir {workdir} holds {foreign[0]} but no {_RUN_FILE}: expected a new folder, or a run's own"
+            )
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        _compare(saved, settings_of(run), path)
+    except (ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is no JSON object of settings: {error}") from error
+
+
+def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
+    """Whether `TrainConfig.steps` may differ from the folder's after `done` steps: only where the learning
+    rates of those steps stay what they were."""
+    path = workdir / _RUN_FILE
+    if not path.exists():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))["TrainConfig"]["steps"]
+    now = run.train.steps
+    if now == before or not done:
+        return
+    if now < done:
+        raise InputError(f"TrainConfig.steps = {now}: the run in {workdir} has done {done} steps already")
+    steps = np.arange(done)
+    then, here = (
+        np.asarray(make_schedule(run.optimizer, total, run.train.batch_tokens)(steps)) for total in (before, now)
+    )
+    if not np.array_equal(then, here):
+        raise InputError(
+            f"TrainConfig.steps = {now}: the run in {workdir} was started with {before}, and its learning"
+            f" rates up to step {done} would have been others; expected {before}, or another --workdir"
+        )
+
+
+def claim_workdir(workdir: Path, run: RunConfig) -> None:
+    """Makes the folder and writes run.json and config.gin."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_whole(workdir / _RUN_FILE, json.dumps(settings_of(run), indent=1) + "\n")
+    if run.config_text:
+        write_whole(workdir / "config.gin", run.config_text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that, after a kill at any moment, it is the old one or the new one."""
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _compare(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    for part in (*now, *(part for part in saved if part not in now)):
+        before, here = saved.get(part), now.get(part)
+        if before is None or here is None:
+            raise InputError(
+                f"{path}: this folder's run has {'no' if before is None else 'a'} {part}, unlike this run;"
+                " use another --workdir"
+            )
+        for field in (*here, *(field for field in before if field not in here)):
+            free = part == TrainConfig.__name__ and field in _FREE | {"steps"}
+            if not free and before.get(field) != here.get(field):
+                raise InputError(
+                    f"{path}: this folder's run has {part}.{field} = {before.get(field)!r}, this run"
+                    f" {here.get(field)!r}; use another --workdir"
+                )
