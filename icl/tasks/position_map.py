@@ -26,7 +26,8 @@ class PositionMap:
 
     Strings are written with the first `letters` of `alphabet`. `lengths` are input lengths, an instance has
     one; `length_weights` are their shares in training (empty: equal). The output is as long as the input,
-    or `output_length` long where that is not 0. Of the maps of each length, `held_out_share` are held out,
+    or `output_length` long where that is not 0. Without `repeat_letters` no letter stands twice in an input,
+    so that one demonstration tells the map. Of the maps of each length, `held_out_share` are held out,
     exactly; held-out instances have the longest inputs, unless `held_out_full_length` is off.
     `num_training_instances` is the number of training maps of each length (0: all of them).
     """
@@ -36,6 +37,7 @@ class PositionMap:
     lengths: tuple[int, ...] = (2, 3)
     length_weights: tuple[float, ...] = (0.4, 0.6)
     output_length: int = 0
+    repeat_letters: bool = True
     held_out_share: float = 0.25
     held_out_full_length: bool = True
     num_training_instances: int = 0
@@ -43,6 +45,11 @@ class PositionMap:
     def __post_init__(self) -> None:
         check_types(self)
         first_letters("PositionMap", self.alphabet, self.letters)
+        if not self.repeat_letters and self.letters < max(self.lengths, default=0):
+            raise InputError(
+                f"PositionMap.letters = {self.letters}: expected at least {max(self.lengths)}, the full length, "
+                "where no letter repeats"
+            )
         longest = Lengths("PositionMap", self.lengths, self.length_weights).full
         num_maps = longest ** (self.output_length or longest) if self.output_length >= 0 else 0
         if not 2 <= num_maps <= _MAX_MAPS:
@@ -63,7 +70,8 @@ class PositionMapTask(GeneratedTask):
     def __init__(self, name: str, settings: PositionMap) -> None:
         super().__init__(name, settings)
         self._settings = settings
-        self._letters = first_letters("PositionMap", settings.alphabet, settings.letters)
+        self.letters = first_letters("PositionMap", settings.alphabet, settings.letters)
+        self.repeat_letters = settings.repeat_letters
         self._lengths = Lengths("PositionMap", settings.lengths, settings.length_weights)
         self._maps: dict[tuple[Split, int], list[tuple[int, ...]]] = {}
         for length in settings.lengths:
@@ -77,16 +85,18 @@ class PositionMapTask(GeneratedTask):
         return len(self._listed(split))
 
     def instance(self, split: Split, index: int) -> TaskInstance:
-        return PositionMapInstance(self.name, self._letters, *self._listed(split)[index])
+        return PositionMapInstance(self, *self._listed(split)[index])
 
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         return self.draw(split, rng)
 
     def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
+        length = self._lengths.draw(rng)
         full = split == "held_out" and self._settings.held_out_full_length
-        length = self._lengths.full if full else self._lengths.draw(rng)
+        if full or not self._maps[split, length]:
+            length = self._lengths.full
         maps = self._maps[split, length]
-        return PositionMapInstance(self.name, self._letters, length, maps[rng.integers(len(maps))])
+        return PositionMapInstance(self, length, maps[rng.integers(len(maps))])
 
     def _listed(self, split: Split) -> list[tuple[int, tuple[int, ...]]]:
         """All maps of a split with their lengths, the longest first."""
@@ -102,9 +112,11 @@ class PositionMapTask(GeneratedTask):
         each position of the output; the mean is taken over the inputs.
         """
         length = self._lengths.full
+        if not self.repeat_letters:
+            return 1 / length ** (self._settings.output_length or length)
         output_length = self._settings.output_length or length
         rng = generator("position map chance")
-        words = rng.integers(0, len(self._letters), (2**15, length))
+        words = rng.integers(0, len(self.letters), (2**15, length))
         agree = (words[:, :, None] == words[:, None, :]).mean((1, 2))
         return float((agree**output_length).mean())
 
@@ -112,17 +124,18 @@ class PositionMapTask(GeneratedTask):
 class PositionMapInstance(TaskInstance):
     """One position map."""
 
-    def __init__(self, task: str, letters: np.ndarray, length: int, sigma: tuple[int, ...]) -> None:
+    def __init__(self, task: PositionMapTask, length: int, sigma: tuple[int, ...]) -> None:
         numbers = " ".join(str(position + 1) for position in sigma)
-        self.task = task
+        self.task = task.name
         self.name = f"{length}:{numbers}"
         self.instruction: str | None = f"apply {numbers}"
-        self._letters = letters
+        self._letters = task.letters
+        self._repeat = task.repeat_letters
         self._length = length
         self._sigma = list(sigma)
 
     def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
-        for words in distinct_words(rng, len(self._letters), self._length):
+        for words in distinct_words(rng, len(self._letters), self._length, repeat=self._repeat):
             inputs = self._letters[words]
             for word, target in zip(spell(inputs), spell(inputs[:, self._sigma]), strict=True):
                 yield Example(word, target, word)

@@ -3,6 +3,9 @@
 A word is a row of letter numbers until it is spelled; so a task can map thousands of letters in one step.
 """
 
+import functools
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy as np
 from icl.errors import InputError
 
 _CHUNK = 32
-_SMALL = 4096
+_SMALL = 2**13
 
 
 def first_letters(family: str, alphabet: str, number: int) -> np.ndarray:
@@ -46,18 +49,26 @@ def endless_words(rng: np.random.Generator, size: int, length: int) -> Iterator[
         yield rng.integers(0, size, (_CHUNK, length))
 
 
-def distinct_words(rng: np.random.Generator, size: int, length: int) -> Iterator[np.ndarray]:
-    """Chunks [words, length] of letter numbers below `size`; every word once, in random order."""
-    pool = size**length
+def distinct_words(
+    rng: np.random.Generator, size: int, length: int, *, repeat: bool = True
+) -> Iterator[np.ndarray]:
+    """Chunks [words, length] of letter numbers below `size`; every word once, in random order.
+
+    Without `repeat`, only the words in which no letter stands twice.
+    """
+    pool = size**length if repeat else math.perm(size, length)
     if pool <= _SMALL:
-        powers = size ** np.arange(length - 1, -1, -1)
+        words = _all_words(size, length, repeat)
         order = rng.permutation(pool)
         for start in range(0, pool, _CHUNK):
-            yield order[start : start + _CHUNK, None] // powers % size
+            yield words[order[start : start + _CHUNK]]
         return
     seen: set[bytes] = set()
     while len(seen) < pool:
-        words = rng.integers(0, size, (_CHUNK, length))
+        if repeat:
+            words = rng.integers(0, size, (_CHUNK, length))
+        else:
+            words = np.argsort(rng.random((_CHUNK, size)))[:, :length]
         fresh = []
         for i, word in enumerate(words):
             code = word.tobytes()
@@ -65,6 +76,13 @@ def distinct_words(rng: np.random.Generator, size: int, length: int) -> Iterator
                 seen.add(code)
                 fresh.append(i)
         yield words[fresh]
+
+
+@functools.cache
+def _all_words(size: int, length: int, repeat: bool) -> np.ndarray:
+    letters = range(size)
+    words = itertools.product(letters, repeat=length) if repeat else itertools.permutations(letters, length)
+    return np.array(list(words))
 
 
 class Lengths:
