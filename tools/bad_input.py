@@ -1,0 +1,326 @@
+"""Tries bad input on the commands, and prints what each says as a Markdown table.
+
+    python tools/bad_input.py [--only WORD]
+
+Each command must end with exit code 2 and one line that names what is wrong, without a traceback, and must
+leave every file that was there as it was. Exit code 1 where one does not. The suite runs the quick ones.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SMALL_RUN = "gin/runs/smoke.gin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One wrong command.
+
+    Attributes:
+      tried: What is wrong, in words.
+      arguments: After `python -m`; `{box}` is the folder that `make_files` and `make_runs` filled.
+      says: Words that the error line must hold.
+      needs_run: It reads a trained run, or can only be tried in a process of its own.
+      file_bytes: Longest file that the process may write; 0 sets no limit.
+    """
+
+    tried: str
+    arguments: tuple[str, ...]
+    says: str
+    needs_run: bool = False
+    file_bytes: int = 0
+
+
+def cases() -> list[Case]:
+    """All of them."""
+    return [
+        *_flag_cases(),
+        *_setting_cases(),
+        *_file_cases(),
+        *_workdir_cases(),
+        *_eval_cases(),
+        *_tool_cases(),
+    ]
+
+
+def _train(*arguments: str, gin_file: str = SMALL_RUN, workdir: str = "{box}/new") -> tuple[str, ...]:
+    return ("icl.train", "--workdir", workdir, "--gin_file", gin_file, *arguments)
+
+
+def _bind(*bindings: str) -> tuple[str, ...]:
+    return _train(*(part for binding in bindings for part in ("--gin_bindings", binding)))
+
+
+def _eval(checkpoint: str, *bindings: str, output_dir: str = "{box}/new_eval") -> tuple[str, ...]:
+    flags = ("icl.eval", "--checkpoint", "{box}/" + checkpoint, "--output_dir", output_dir)
+    return (*flags, *(part for binding in bindings for part in ("--gin_bindings", binding)))
+
+
+def _flag_cases() -> Iterator[Case]:
+    yield Case("no --gin_file", ("icl.train", "--workdir", "{box}/new"), "--gin_file is missing")
+    yield Case("no --workdir", ("icl.train", "--gin_file", SMALL_RUN), "--workdir is missing")
+    yield Case("an unknown flag", _train("--stpes", "3"), "stpes")
+    yield Case("an argument that is no flag", _train("TrainConfig.steps=3"), "unexpected argument")
+    yield Case("a rung of a run without a ladder", _train("--rungs", "xs"), "rung 'xs'")
+    yield Case("an unknown rung", _train("--rungs", "s,xl", gin_file="runs/quickstart.gin"), "rung 'xl'")
+    yield Case("a gin file that does not exist", _train(gin_file="no/such.gin"), "no/such.gin")
+    yield Case("a gin file that is a folder", _train(gin_file="{box}"), "is a folder")
+    yield Case("a gin file that cannot be read", _train(gin_file="/proc/self/mem"), "/proc/self/mem")
+    yield Case("a gin file of invalid UTF-8", _train(gin_file="{box}/bytes.gin"), "bytes.gin")
+    yield Case("a gin file with a syntax error", _train(gin_file="{box}/syntax.gin"), "syntax.gin, line 2")
+    yield Case("an include that does not exist", _train(gin_file="{box}/include.gin"), "include.gin, line 1")
+    yield Case("a gin file that includes itself", _train(gin_file="{box}/circle.gin"), "includes itself")
+
+
+def _setting_cases() -> Iterator[Case]:
+    for tried, binding, says in (
+        ("an unknown class", "TrainConfg.steps = 3", "did you mean 'TrainConfig'"),
+        ("an unknown setting", "TrainConfig.step = 3", "did you mean 'steps'"),
+        ("an unknown setting of a family", "Affine.prim = 7", "did you mean 'prime'"),
+        ("an unknown scope", "xl/ModelConfig.embed_dim = 8", "xl/ModelConfig.embed_dim"),
+        ("a binding without a value", "TrainConfig.steps", "TrainConfig.steps"),
+        ("a macro that is not set", "TrainConfig.steps = %steps", "'%steps' is not set"),
+        ("a string for a number", "TrainConfig.steps = '12'", "TrainConfig.steps = '12'"),
+        ("a fraction for an integer", "TrainConfig.steps = 1.5", "expected an integer"),
+        ("a number for a list", "Cipher.lengths = 3", "Cipher.lengths = 3"),
+        ("NaN for the learning rate", "OptimizerConfig.learning_rate = nan", "nan"),
+        ("infinity for the learning rate", "OptimizerConfig.learning_rate = 1e999", "learning_rate = inf"),
+        ("a negative learning rate", "OptimizerConfig.learning_rate = -1e-3", "learning_rate = -0.001"),
+        ("a negative number of steps", "TrainConfig.steps = -1", "TrainConfig.steps = -1"),
+        ("a negative width", "ModelConfig.embed_dim = -32", "ModelConfig.embed_dim = -32"),
+        ("heads that do not divide the width", "ModelConfig.num_heads = 5", "ModelConfig.num_heads = 5"),
+        ("an unknown norm", "ModelConfig.norm = 'batch'", "'layer', 'rms'"),
+        (
+            "a vocabulary below the tokenizer's",
+            "ModelConfig.vocab_size = 100",
+            "ModelConfig.vocab_size = 100",
+        ),
+        ("a mesh that does not divide the devices", "MeshConfig.tensor = 3", "tensor"),
+        ("a batch of no whole rows", "TrainConfig.batch_tokens = 1000", "TrainConfig.batch_tokens = 1000"),
+        ("a warm-up longer than the run", "OptimizerConfig.warmup_steps = 999", "999"),
+        ("an unknown family", "DataConfig.weights = {'ciper': 1}", "no task family 'ciper'"),
+        ("a negative weight", "DataConfig.weights = {'cipher': -1}", "DataConfig.weights"),
+        ("an empty mixture", "DataConfig.weights = {}", "DataConfig.weights"),
+        ("rows too short for any episode", "DataConfig.row_length = 8", "row_length"),
+        ("a modulus that is no prime", "Affine.prime = 12", "Affine.prime = 12"),
+    ):
+        yield Case(tried, _bind(binding), says)
+
+
+def _file_cases() -> Iterator[Case]:
+    for tried, path, says in (
+        ("a glob that matches nothing", "none/*.json", "none/*.json"),
+        ("a truncated JSON file", "truncated.json", "truncated.json"),
+        ("a JSON file of invalid UTF-8", "bytes.json", "bytes.json"),
+        ("a JSON file without outputs", "fields.json", "fields.json"),
+        ("an empty JSONL file", "empty.jsonl", "empty.jsonl"),
+        ("a gzip file that is none", "plain.json.gz", "plain.json.gz"),
+        ("two tasks of one name", "twice/**/*.json", "name"),
+    ):
+        mixture = ("DataConfig.weights = {'files': 1}", f"FileTasks.glob = '{{box}}/{path}'")
+        yield Case(tried, _bind(*mixture), says)
+    good = ("DataConfig.weights = {'files': 1}", "FileTasks.glob = '{box}/tasks/*.json'")
+    yield Case("a held-out task that no file has", _bind(*good, "FileTasks.held_out = ['absent']"), "absent")
+    for tried, setting, says in (
+        ("a tokenizer that does not exist", "DataConfig.tokenizer = '{box}/no.model'", "no.model"),
+        ("a tokenizer that is a text file", "DataConfig.tokenizer = '{box}/book.txt'", "book.txt"),
+        ("a corpus that does not exist", "DataConfig.corpus = ['{box}/no.txt']", "no.txt"),
+        ("a corpus of invalid UTF-8", "DataConfig.corpus = ['{box}/bytes.gin']", "bytes.gin"),
+    ):
+        yield Case(tried, _bind(setting), says)
+
+
+def _workdir_cases() -> Iterator[Case]:
+    yield Case("a workdir that is a file", _train(workdir="{box}/book.txt"), "book.txt")
+    yield Case("a workdir inside a file", _train(workdir="{box}/book.txt/run"), "book.txt")
+    yield Case("a workdir with files of something else", _train(workdir="{box}/foreign"), "foreign")
+    for tried, workdir, says in (
+        ("a workdir of another model", "run", "ModelConfig"),
+        ("a flipped bit in the checkpoint to resume", "flipped", "checksum"),
+        ("a truncated run.json", "truncated", "run.json"),
+    ):
+        bindings = _OTHER_MODEL if workdir == "run" else _RUN
+        yield Case(tried, _train(*bindings, workdir="{box}/" + workdir), says, needs_run=True)
+    yield Case("a full disk (files of 2 kB at most)", _train(*_RUN), "", needs_run=True, file_bytes=2048)
+
+
+def _eval_cases() -> Iterator[Case]:
+    yield Case(
+        "no --checkpoint", ("icl.eval", "--output_dir", "{box}/new_eval"), "--checkpoint", needs_run=True
+    )
+    yield Case("no --output_dir", ("icl.eval", "--checkpoint", "{box}/run"), "--output_dir", needs_run=True)
+    for tried, checkpoint, bindings, says in (
+        ("a checkpoint that does not exist", "nowhere", (), "nowhere"),
+        ("an empty checkpoint folder", "empty", (), "empty"),
+        ("a checkpoint that is a file", "book.txt", (), "book.txt"),
+        ("a step that is not there", "run/checkpoints/999", (), "999"),
+        ("a flipped bit in the parameters", "flipped", (), "checksum"),
+        ("a checkpoint whose description is of another model", "other_model", (), "other_model"),
+        ("a checkpoint without its description", "no_description", (), "no_description"),
+        ("a truncated description", "bad_description", (), "bad_description"),
+        ("a checkpoint whose task files are gone", "moved", (), "gone"),
+        ("more demonstrations than the task has", "run", ("EvalConfig.ks = (0, 500)",), "500"),
+        ("numbers of demonstrations out of order", "run", ("EvalConfig.ks = (4, 1)",), "EvalConfig.ks"),
+        ("an unknown task", "run", ("EvalConfig.tasks = ['chess']",), "chess"),
+        ("no seeds", "run", ("EvalConfig.seeds = 0",), "EvalConfig.seeds = 0"),
+        ("a string for the number of queries", "run", ("EvalConfig.queries = 'all'",), "EvalConfig.queries"),
+        ("a setting of a family that the checkpoint does not know", "run", ("FileTasks.glb = 'x'",), "glb"),
+    ):
+        yield Case(tried, _eval(checkpoint, *bindings), says, needs_run=True)
+    yield Case("an output folder that is a file", _eval("run", output_dir="{box}/book.txt"), "book.txt", True)
+
+
+def _tool_cases() -> Iterator[Case]:
+    tool = ("tools.train_tokenizer", "--output", "{box}/new.model")
+    yield Case("tokenizer: an input that does not exist", (*tool, "{box}/no.txt"), "no.txt", needs_run=True)
+    yield Case(
+        "tokenizer: an output that exists", (*tool[:2], "{box}/book.txt", "{box}/book.txt"), "book.txt", True
+    )
+    too_many = (*tool, "--vocab_size", "1000000", "{box}/book.txt")
+    yield Case("tokenizer: more tokens than the text has", too_many, "1000000", needs_run=True)
+
+
+_RUN = tuple(
+    part
+    for binding in (
+        "TrainConfig.steps = 4",
+        "TrainConfig.save_every = 2",
+        "TrainConfig.eval_every = 0",
+        "OptimizerConfig.warmup_steps = 1",
+        "DataConfig.weights = {'cipher': 1, 'files': 1}",
+        "FileTasks.glob = '{box}/tasks/*.json'",
+    )
+    for part in ("--gin_bindings", binding)
+)
+_OTHER_MODEL = (*_RUN, "--gin_bindings", "ModelConfig.embed_dim = 64")
+
+
+def make_files(box: Path) -> None:
+    """The files that commands without a trained run are given."""
+    examples = [{"input": f"word {n}", "output": f"drow {n}"} for n in range(60)]
+    for name in ("tasks/reverse.json", "twice/a/same.json", "twice/b/same.json"):
+        (box / name).parent.mkdir(parents=True)
+        (box / name).write_text(json.dumps(examples))
+    (box / "bytes.gin").write_bytes(b"TrainConfig.steps = 3 # \xff\xfe\n")
+    (box / "syntax.gin").write_text("TrainConfig.steps = 3\nTrainConfig.seed = = 4\n")
+    (box / "include.gin").write_text("include 'no/such.gin'\n")
+    (box / "circle.gin").write_text("include 'circle.gin'\n")
+    (box / "truncated.json").write_text(json.dumps(examples)[:500])
+    (box / "bytes.json").write_bytes(b'[{"input": "\xff", "output": "a"}]')
+    (box / "fields.json").write_text('[{"input": "a", "answer": "b"}]')
+    (box / "empty.jsonl").write_text("")
+    (box / "plain.json.gz").write_text(json.dumps(examples))
+    (box / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 40)
+    (box / "empty").mkdir()
+    (box / "foreign").mkdir()
+    (box / "foreign" / "metrics.jsonl").write_text('{"step": 1}\n')
+
+
+def make_runs(box: Path) -> None:
+    """A trained run, and damaged copies of it."""
+    done = _run(Case("", _train(*_RUN, workdir="{box}/run"), ""), box)
+    if done.returncode:
+        sys.exit(f"the run to be damaged did not train: {done.stderr}")
+    for name in ("flipped", "truncated", "other_model", "no_description", "bad_description", "moved"):
+        shutil.copytree(box / "run", box / name)
+    for run in ("flipped",):
+        _flip_a_bit(box / run)
+    (box / "truncated" / "run.json").write_text((box / "run" / "run.json").read_text()[:200])
+    _edit_description(box / "other_model", lambda text: text.replace('"embed_dim": 32', '"embed_dim": 64'))
+    _edit_description(box / "bad_description", lambda text: text[: len(text) // 2])
+    _edit_description(box / "moved", lambda text: text.replace("/tasks/*.json", "/gone/*.json"))
+    for description in (box / "no_description").glob("checkpoints/*/description"):
+        shutil.rmtree(description)
+
+
+def _flip_a_bit(run: Path) -> None:
+    """In the largest file of the parameters of every step, which holds array data."""
+    for params in run.glob("checkpoints/*/params"):
+        path = max((p for p in params.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+def _edit_description(run: Path, edit: Callable[[str], str]) -> None:
+    for path in run.glob("checkpoints/*/description/metadata"):
+        path.write_text(edit(path.read_text()))
+
+
+def _run(case: Case, box: Path) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        if case.file_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_bytes, case.file_bytes))
+
+    command = [sys.executable, "-m", *(part.replace("{box}", str(box)) for part in case.arguments)]
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, preexec_fn=limit, check=False
+    )
+
+
+def snapshot(box: Path) -> dict[Path, str]:
+    """Every file of a folder with the hash of its content."""
+    return {
+        path.relative_to(box): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(box.rglob("*"))
+        if path.is_file()
+    }
+
+
+def error_line(stderr: str, box: Path) -> str:
+    """The last line of stderr, without the name of the folder."""
+    lines = stderr.strip().splitlines() or [""]
+    return lines[-1].replace(str(box), "BOX")
+
+
+def main() -> int:
+    """Tries all cases; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="try only those whose description holds this")
+    only = parser.parse_args().only
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        box = Path(folder)
+        make_files(box)
+        make_runs(box)
+        before = snapshot(box)
+        print("| | tried | printed | exit code | traceback | overwritten |\n|---|---|---|---|---|---|")
+        for number, case in enumerate((case for case in cases() if only in case.tried), 1):
+            done = _run(case, box)
+            line = error_line(done.stderr, box)
+            traceback = "Traceback" in done.stdout + done.stderr
+            after = snapshot(box)
+            changed = [str(path) for path in before if after.get(path) != before[path]]
+            good = done.returncode == 2 and not traceback and not changed and case.says in line
+            failures += not good
+            cells = (
+                number,
+                case.tried,
+                f"`{line}`",
+                done.returncode,
+                "yes" if traceback else "no",
+                ", ".join(changed),
+            )
+            print(
+                "| " + " | ".join(str(cell).replace("|", "\\|") or "no" for cell in cells) + " |", flush=True
+            )
+            for new in ("new", "new_eval"):
+                shutil.rmtree(box / new, ignore_errors=True)
+    print(f"\n{failures} of these failed" if failures else "\nall as they should be")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
