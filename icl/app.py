@@ -22,7 +22,7 @@ _OUTSIDE = {
     errno.ENOENT,
     errno.ENAMETOOLONG,
 }
-_OUTSIDE_TEXTS = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
+_OUTSIDE_TEXTS = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)))
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

@@ -25,6 +25,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, and
 def main(argv: Sequence[str]) -> int:
     """Trains each rung in its folder."""
     del argv
+    workdir = Path(_WORKDIR.value or "")
     if not _GIN_FILE.value:
         raise InputError("--gin_file is missing: expected at least one gin file")
     if not _WORKDIR.value and not _DRY_RUN.value:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n\n".join(Setup(run).summary() for run in runs))
         return 0
     for run in runs:
-        if not train(run, Path(_WORKDIR.value) / run.rung):
+        if not train(run, workdir / run.rung):
             break
     return 0
 

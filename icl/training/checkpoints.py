@@ -5,6 +5,7 @@ wrong with one is an InputError that names the step and, where it can be known, 
 """
 
 import dataclasses
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep_last: int, keep_every: int = 0) -> None:
         """Opens or makes `workdir/checkpoints`, and clears what killed saves left there."""
+        logging.getLogger("absl").addFilter(_is_news)
         self._folder = workdir.absolute() / FOLDER
         keep = [policies.LatestN(keep_last)]
         if keep_every:
@@ -152,9 +154,11 @@ class Checkpoints:
 
 def abstract(tree: Any, shardings: Any) -> Any:
     """Shapes and types of a tree, with these shardings."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
-    )
+
+    def one(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one, tree, shardings)
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
@@ -167,6 +171,11 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
     (Orbax's default, OCDBT, packs arrays into shared files with dead parts, where damage stays unseen.)
     """
     return ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record is worth a line: Orbax warns at every save that there is no OCDBT to merge."""
+    return "Skipping merge of OCDBT" not in str(record.msg)
 
 
 def _restore_item(folder: Path, step: int, item: str, target: Any, description: Description) -> Any:
@@ -186,7 +195,8 @@ def _check_types(target: Any, item: str, description: Description, where: str) -
         for name, text in description.checksums.items()
         if name.startswith(f"{item}/")
     }
-    wanted = {array_name(item, path): type_of(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(target)}
+    leaves = jax.tree_util.tree_leaves_with_path(target)
+    wanted = {array_name(item, path): type_of(leaf) for path, leaf in leaves}
     for name in sorted(said.keys() | wanted.keys()):
         if said.get(name) != wanted.get(name):
             raise InputError(
@@ -204,7 +214,8 @@ def _read(where: str, item: str, restore: Callable[[], Any]) -> Any:
         found = re.search(rf"/{item}/([\w.]+)/", " ".join(texts))
         array = f"array {item}/{found[1].replace('.', '/')}" if found else f"item {item}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise InputError(f"{where}: {array} is damaged or missing ({type(error).__name__}: {reason})") from error
+        reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{where}: {array} is damaged or missing ({reason})") from error
 
 
 def _committed_steps(folder: Path) -> list[int]:

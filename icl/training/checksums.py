@@ -6,6 +6,7 @@ trade places are caught but for one chance in 2^64, and it is the same under eve
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,21 +15,21 @@ import numpy as np
 
 from icl.errors import InputError
 
-_SEEDS = (0x9E3779B1, 0x85EBCA77)
+_SEEDS = (np.uint32(0x9E3779B1), np.uint32(0x85EBCA77))
 
 
 def describe_arrays(tree: Any, prefix: str) -> dict[str, str]:
     """Array name -> "float32[4,16]:0123456789abcdef": type, shape and checksum of each array of a tree."""
-    sums = jax.device_get(_checksums(tree))
-    described = {}
-    for (path, leaf), (low, high) in zip(
-        jax.tree_util.tree_leaves_with_path(tree), zip(*sums, strict=True), strict=True
-    ):
-        described[array_name(prefix, path)] = f"{type_of(leaf)}:{int(low):08x}{int(high):08x}"
-    return described
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    # One small program a shape, not one for the tree: moments have the shapes of parameters.
+    sums = jax.device_get([_checksum(leaf) for _, leaf in leaves])
+    return {
+        array_name(prefix, path): f"{type_of(leaf)}:{int(low):08x}{int(high):08x}"
+        for (path, leaf), (low, high) in zip(leaves, sums, strict=True)
+    }
 
 
-def verify_arrays(tree: Any, prefix: str, described: dict[str, str], where: str) -> None:
+def verify_arrays(tree: Any, prefix: str, described: Mapping[str, str], where: str) -> None:
     """Holds a restored tree against what its checkpoint says; InputError names `where` and the array."""
     for name, found in describe_arrays(tree, prefix).items():
         if described.get(name) != found:
@@ -48,13 +49,10 @@ def type_of(leaf: Any) -> str:
 
 
 @jax.jit
-def _checksums(tree: Any) -> tuple[list[jax.Array], ...]:
-    leaves = [(bits, _positions(bits.shape)) for bits in map(_bits, jax.tree.leaves(tree))]
-    return tuple(
-        [jnp.sum(_mix(bits ^ (positions * np.uint32(seed) + np.uint32(seed >> 7))), dtype=jnp.uint32)
-         for bits, positions in leaves]
-        for seed in _SEEDS
-    )
+def _checksum(x: jax.Array) -> tuple[jax.Array, ...]:
+    bits = _bits(x)
+    positions = _positions(bits.shape)
+    return tuple(jnp.sum(_mix(bits ^ (positions * seed + (seed >> 7))), dtype=jnp.uint32) for seed in _SEEDS)
 
 
 def _bits(x: jax.Array) -> jax.Array:

@@ -155,7 +155,8 @@ class _Log:
         now = time.monotonic()
         self._busy, self._steps, self._clock = self._busy + now - self._clock, self._steps + 1, now
         if not metrics.finite:
-            self._progress.say(f"step {step}: loss or gradient is not finite ({metrics.skipped} updates skipped)")
+            skipped = f"{metrics.skipped} updates skipped so far"
+            self._progress.say(f"step {step}: loss or gradient is not finite, {skipped}")
         if curve or step % self._every == 0 or step in (1, self._last) or not metrics.finite:
             self._write(step, metrics, curve)
 

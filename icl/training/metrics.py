@@ -135,14 +135,14 @@ def plain(value: Any) -> Any:
 
 
 def scalars(line: Line, prefix: str = "") -> list[tuple[str, float]]:
-    """The numbers of a line with names for TensorBoard; of a curve over K, powers of two and zero."""
+    """The finite numbers of a line with names for TensorBoard; of a curve over K, powers of two and zero."""
     found = []
     for name, value in line.items():
         if isinstance(value, Mapping):
             found += scalars(value, f"{prefix}{name}/")
         elif np.ndim(value):
-            chosen = [k for k in range(len(value)) if k & (k - 1) == 0]
+            chosen = [k for k in range(len(value)) if k & (k - 1) == 0 and np.isfinite(value[k])]
             found += [(f"{prefix}{name}/k{k:02d}", float(value[k])) for k in chosen]
-        elif value is not None and name not in ("step", "tokens"):
+        elif name not in ("step", "tokens") and value is not None and np.isfinite(value):
             found.append((f"{prefix}{name}", float(value)))
     return found

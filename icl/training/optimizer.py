@@ -70,15 +70,18 @@ class OptimizerConfig:
 
 
 def make_optimizer(config: OptimizerConfig, axes_tree: Any) -> optax.GradientTransformation:
-    """The optimizer for parameters with these logical axes; the train step scales its updates by the schedule.
+    """The optimizer for parameters with these logical axes; its updates are for a learning rate of 1.
 
     Which parameters decay, and which Muon takes, follows from their logical axes: what has two named axes
-    besides `layers` is a matrix; norms, biases and depthwise convolutions have one.
+    besides `layers` is a matrix; norms, biases, depthwise convolutions and position tables have one.
     """
+
+    def label(axes: LogicalAxes) -> str:
+        return "muon" if is_matrix(axes) and axes[0] == "layers" else "adam"
+
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     if config.kind == "muon":
-        labels = _map_axes(lambda axes: "muon" if is_matrix(axes) and axes[0] == "layers" else "adam", axes_tree)
-        direction = optax.partition({"muon": _muon(config), "adam": adam}, labels)
+        direction = optax.partition({"muon": _muon(config), "adam": adam}, _map_axes(label, axes_tree))
     else:
         direction = adam
     return optax.chain(
@@ -97,7 +100,8 @@ def is_matrix(axes: LogicalAxes) -> bool:
 def make_schedule(config: OptimizerConfig, steps: int, batch_tokens: int) -> Schedule:
     """Learning rate as a function of the number of optimizer steps done before this one."""
     warmup = config.warmup_in_steps(batch_tokens)
-    decay_steps = {"cosine": steps - warmup, "wsd": config.decay_share * steps, "constant": 0.0}[config.schedule]
+    lengths = {"cosine": steps - warmup, "wsd": config.decay_share * steps, "constant": 0.0}
+    decay_steps = lengths[config.schedule]
 
     def schedule(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
@@ -110,7 +114,10 @@ def make_schedule(config: OptimizerConfig, steps: int, batch_tokens: int) -> Sch
 
 
 def optimizer_shardings(
-    optimizer: optax.GradientTransformation, params: Any, param_shardings: Any, replicated: jax.sharding.Sharding
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    param_shardings: Any,
+    replicated: jax.sharding.Sharding,
 ) -> Any:
     """Shardings of the optimizer's state: each moment as its parameter, the rest replicated."""
     state = jax.eval_shape(optimizer.init, params)
@@ -157,4 +164,5 @@ def _map_axes(function: Callable[[LogicalAxes], Any], axes_tree: Any) -> Any:
 def require(settings: object, field: str, holds: bool, expected: str) -> None:
     """Raises InputError naming the field of a dataclass of settings, its value and what was expected."""
     if not holds:
-        raise InputError(f"{type(settings).__name__}.{field} = {getattr(settings, field)!r}: expected {expected}")
+        name = f"{type(settings).__name__}.{field}"
+        raise InputError(f"{name} = {getattr(settings, field)!r}: expected {expected}")

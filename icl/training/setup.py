@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,20 +25,20 @@ from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
 from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
-from icl.training.step import CurveSums, StepMetrics, TrainState, make_curve_step, make_train_step
+from icl.training.step import CurveSums, TrainState, make_curve_step, make_train_step
 
 
 class Setup:
     """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
 
-    def __init__(self, run: RunConfig) -> None:
-        """Raises InputError where settings do not fit each other, the files or the devices."""
+    def __init__(self, run: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
+        """Raises InputError where settings do not fit each other, the files or the devices (default: all)."""
         self.run = run
         self.tokenizer: Tokenizer = load_tokenizer(run.data.tokenizer)
         self.tasks: Mapping[str, tuple[Task, ...]] = build_tasks(run.families)
         self.rows = Rows(run.data, self.tasks, self.tokenizer)
         self.model = _with_vocabulary(run.model, self.tokenizer)
-        self.partitioner = Partitioner(make_mesh(run.mesh))
+        self.partitioner = Partitioner(make_mesh(run.mesh, devices))
         model.check_mesh(self.model, self.partitioner)
         _check_rows(run, self.partitioner)
         axes = model.logical_axes(self.model)
@@ -78,8 +78,8 @@ class Setup:
             skip_nonfinite=train.skip_nonfinite,
             partitioner=self.partitioner,
         )
-        replicated = StepMetrics(*(self.partitioner.replicated,) * len(StepMetrics._fields))
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, replicated))
+        placed = (self.shardings, self.partitioner.replicated)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=placed)
         return jitted.lower(state, batch).compile()
 
     def batches(self, start_step: int) -> Iterator[Batch]:
@@ -94,9 +94,10 @@ class Setup:
         sharding = self.partitioner.batch_sharding
 
         def put(local: Any) -> jax.Array:
-            def part(index: tuple[slice, ...]) -> np.ndarray:
-                start, stop, _ = index[0].indices(num_rows)
-                found: np.ndarray = local[start - first : stop - first, index[1]]
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                rows, positions = index or (slice(None), slice(None))
+                start, stop, _ = rows.indices(num_rows)
+                found: np.ndarray = local[start - first : stop - first, positions]
                 return found
 
             return jax.make_array_from_callback((num_rows, local.shape[1]), sharding, part)
@@ -152,7 +153,8 @@ class Setup:
 
     def _init(self, key: jax.Array) -> TrainState:
         params = model.init_params(self.model, key)
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, self.optimizer.init(params), zero)
 
 
 class HeldOutCurve:
@@ -162,8 +164,8 @@ class HeldOutCurve:
         """Builds no rows yet."""
         self._setup = setup
 
-    def __call__(self, params: Any) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-        """"with_instruction" or "without" -> task -> metric -> one number for each K."""
+    def __call__(self, params: Any) -> dict[str, dict[str, dict[str, Any]]]:
+        """ "with_instruction" or "without" -> task -> metric -> one number for each K."""
         found = {}
         for name, held_out in self._batches.items():
             sums = jax.device_get([self._step(params, batch) for batch in held_out])
@@ -171,7 +173,7 @@ class HeldOutCurve:
             found[name] = self._by_task(total)
         return found
 
-    def _by_task(self, sums: CurveSums) -> dict[str, dict[str, np.ndarray]]:
+    def _by_task(self, sums: CurveSums) -> dict[str, dict[str, Any]]:
         curves = {}
         for number, task in enumerate(self._setup.rows.components):
             answers = sums.answers_CK[number]
@@ -234,6 +236,6 @@ def _check_rows(run: RunConfig, partitioner: Partitioner) -> None:
     rows = run.batch_rows // run.train.accumulation_steps
     if rows % partitioner.batch_divisor:
         raise InputError(
-            f"TrainConfig.batch_tokens = {run.train.batch_tokens}: a microbatch of {rows} rows does not divide"
-            f" among the {partitioner.batch_divisor} devices along the mesh axes data and fsdp"
+            f"TrainConfig.batch_tokens = {run.train.batch_tokens}: a microbatch of {rows} rows does not"
+            f" divide among the {partitioner.batch_divisor} devices along the mesh axes data and fsdp"
         )

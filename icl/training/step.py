@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from icl import model
 from icl.data.batch import Batch
@@ -21,20 +22,23 @@ Params = Any
 
 
 class TrainState(NamedTuple):
-    """What a step changes, and a checkpoint holds.
+    """What a step changes, and a checkpoint holds: arrays, or what stands for them (shardings, shapes).
 
     `step` counts batches seen, `skipped` those among them whose update was not finite and left undone.
     """
 
-    step: jax.Array
+    step: Any
     params: Params
     moments: Any
-    skipped: jax.Array
+    skipped: Any
 
 
 class StepMetrics(NamedTuple):
-    """What a step reports: its mean loss per unit of weight (also by component, NaN for one not present),
-    the global gradient norm before clipping, its learning rate, and the count of skipped updates so far."""
+    """What a step reports.
+
+    Its mean loss per unit of weight in nats (by component: NaN for one that the batch does not hold), the
+    global gradient norm before clipping, its learning rate, and the skipped updates so far.
+    """
 
     loss: jax.Array
     grad_norm: jax.Array
@@ -102,10 +106,7 @@ def make_train_step(
     """
 
     def loss_of(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        hidden_BTD = model.hidden_states(
-            config, params, batch.inputs_BT, batch.segments_BT, batch.positions_BT, partitioner
-        )
-        scores = loss_of_hidden(config, params, hidden_BTD, batch.targets_BT, partitioner)
+        scores = score(config, params, batch, partitioner)
         loss_BT = batch.weights_BT * scores.cross_entropy_BT
         penalty_BT = z_loss * batch.weights_BT * jnp.square(scores.log_partition_BT) if z_loss else 0.0
         task_loss_C = by_component(loss_BT, batch.tasks_BT, num_components)
@@ -156,12 +157,10 @@ def make_curve_step(
     """
 
     def curve_step(params: Params, batch: Batch) -> CurveSums:
-        hidden_BTD = model.hidden_states(
-            config, params, batch.inputs_BT, batch.segments_BT, batch.positions_BT, partitioner
-        )
-        scores = loss_of_hidden(config, params, hidden_BTD, batch.targets_BT, partitioner)
+        scores = score(config, params, batch, partitioner)
+        examples_BT = jnp.asarray(batch.examples_BT)
         examples_K = jnp.arange(num_examples)
-        in_answer_BTK = batch.examples_BT[..., None] == examples_K[None, None]
+        in_answer_BTK = examples_BT[..., None] == examples_K[None, None]
         in_component_BC = jnp.max(batch.tasks_BT, axis=1)[:, None] == jnp.arange(num_components)[None]
 
         def over_positions(x_BT: jax.Array) -> jax.Array:
@@ -184,8 +183,20 @@ def make_curve_step(
     return curve_step
 
 
-def by_component(x_BT: jax.Array, tasks_BT: jax.Array, num_components: int) -> jax.Array:
+def score(
+    config: ModelConfig, params: Params, batch: Batch, partitioner: Partitioner | None = None
+) -> TokenScores:
+    """Runs the model over a batch and scores its targets."""
+    inputs_BT, segments_BT, positions_BT = map(
+        jnp.asarray, (batch.inputs_BT, batch.segments_BT, batch.positions_BT)
+    )
+    hidden_BTD = model.hidden_states(config, params, inputs_BT, segments_BT, positions_BT, partitioner)
+    return loss_of_hidden(config, params, hidden_BTD, jnp.asarray(batch.targets_BT), partitioner)
+
+
+def by_component(x_BT: ArrayLike, tasks_BT: ArrayLike, num_components: int) -> jax.Array:
     """Sums [components] of `x` over the positions of each; masked sums, as a scatter's order may vary."""
+    x_BT, tasks_BT = jnp.asarray(x_BT), jnp.asarray(tasks_BT)
     component_C = jnp.arange(num_components)[:, None, None]
     return jnp.sum(jnp.where(tasks_BT[None] == component_C, x_BT[None], 0.0), axis=(1, 2))
 

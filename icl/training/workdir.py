@@ -45,7 +45,8 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
         foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
         if foreign:
             raise InputError(
-                f"--workdir {workdir} holds {foreign[0]} but no {_RUN_FILE}: expected a new folder, or a run's own"
+                f"--workdir {workdir} holds {foreign[0]} but no {_RUN_FILE}: expected a new folder,"
+                " or a run's own"
             )
         return
     try:
@@ -58,8 +59,10 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
 
 
 def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
-    """Whether `TrainConfig.steps` may differ from the folder's after `done` steps: only where the learning
-    rates of those steps stay what they were."""
+    """Whether `TrainConfig.steps` may differ from the folder's after `done` steps.
+
+    It may where the learning rates of those steps stay what they were; InputError otherwise.
+    """
     path = workdir / _RUN_FILE
     if not path.exists():
         return
@@ -69,10 +72,8 @@ def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
         return
     if now < done:
         raise InputError(f"TrainConfig.steps = {now}: the run in {workdir} has done {done} steps already")
-    steps = np.arange(done)
-    then, here = (
-        np.asarray(make_schedule(run.optimizer, total, run.train.batch_tokens)(steps)) for total in (before, now)
-    )
+    rates = [make_schedule(run.optimizer, steps, run.train.batch_tokens) for steps in (before, now)]
+    then, here = (np.asarray(rate(np.arange(done))) for rate in rates)
     if not np.array_equal(then, here):
         raise InputError(
             f"TrainConfig.steps = {now}: the run in {workdir} was started with {before}, and its learning"
