@@ -51,6 +51,7 @@ class DataConfig:
         self._require("weights", all(0 <= w < float("inf") for w in self.weights.values()), "0 or more each")
         trained = bool(self.trained_weights)
         self._require("weights", trained or bool(self.corpus), "a family to train on, or a DataConfig.corpus")
+        self._require("corpus_share", 0 < self.corpus_share <= 1, "a share above 0, up to 1")
         held = 0 < self.corpus_positions < self.row_length or not (trained and self.corpus)
         self._require("corpus_share", held, "a share that leaves positions to both corpus and episodes")
 

@@ -45,12 +45,12 @@ class PositionMap:
     def __post_init__(self) -> None:
         check_types(self)
         first_letters("PositionMap", self.alphabet, self.letters)
-        if not self.repeat_letters and self.letters < max(self.lengths, default=0):
-            raise InputError(
-                f"PositionMap.letters = {self.letters}: expected at least {max(self.lengths)}, the full length, "
-                "where no letter repeats"
-            )
         longest = Lengths("PositionMap", self.lengths, self.length_weights).full
+        if not self.repeat_letters and self.letters < longest:
+            raise InputError(
+                f"PositionMap.letters = {self.letters}: expected {longest} or more, for words of {longest} "
+                "different letters"
+            )
         num_maps = longest ** (self.output_length or longest) if self.output_length >= 0 else 0
         if not 2 <= num_maps <= _MAX_MAPS:
             raise InputError(

@@ -1,0 +1,80 @@
+"""Claims about the host loader."""
+
+import itertools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from icl.data.batch import Batch
+from icl.data.config import DataConfig
+from icl.data.loader import batches, host_rows, stack
+from icl.data.rows import Rows
+from icl.data.tokenizer import ByteTokenizer
+from icl.errors import InputError
+from icl.tasks import Task
+
+BATCH_ROWS = 16
+
+
+@pytest.fixture(scope="module")
+def rows(tasks: Mapping[str, tuple[Task, ...]], weights: dict[str, float]) -> Rows:
+    return Rows(DataConfig(row_length=48, weights=weights), tasks, ByteTokenizer())
+
+
+def read(rows: Rows, number: int, start: int = 0, **settings: object) -> list[list[bytes]]:
+    stream = batches(rows, BATCH_ROWS, start, **settings)  # type: ignore[arg-type]
+    return [[np.asarray(array).tobytes() for array in batch] for batch in itertools.islice(stream, number)]
+
+
+def test_batch_of_a_step_is_its_rows(rows: Rows) -> None:
+    for step, batch in zip((5, 6), batches(rows, BATCH_ROWS, 5), strict=False):
+        expected = stack([rows[step * BATCH_ROWS + i] for i in range(BATCH_ROWS)])
+        assert np.asarray(batch.inputs_BT).shape == (BATCH_ROWS, 48)
+        assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(batch, expected, strict=True))
+
+
+@pytest.mark.parametrize("num_hosts", [2, 4, 8])
+def test_batches_are_the_same_on_any_number_of_hosts(rows: Rows, num_hosts: int) -> None:
+    size = BATCH_ROWS // num_hosts
+    hosts = [batches(rows, BATCH_ROWS, 2, host=slice(i * size, (i + 1) * size)) for i in range(num_hosts)]
+    for whole in itertools.islice(batches(rows, BATCH_ROWS, 2), 3):
+        parts = [next(host) for host in hosts]
+        for i, array in enumerate(whole):
+            joined = np.concatenate([np.asarray(part[i]) for part in parts])
+            assert joined.tobytes() == np.asarray(array).tobytes()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_batches_do_not_depend_on_threads(rows: Rows, num_threads: int) -> None:
+    assert read(rows, 12, num_threads=num_threads) == read(rows, 12, num_threads=0)
+
+
+def test_resuming_is_starting_at_a_step(rows: Rows) -> None:
+    through = read(rows, 8)
+    assert read(rows, 3, start=5) == through[5:]
+    assert len(read(rows, 1, start=1_000_000)) == 1
+
+
+def test_arrays_have_the_types_of_the_batch(rows: Rows) -> None:
+    batch = next(batches(rows, BATCH_ROWS))
+    assert isinstance(batch, Batch)
+    types = {name: np.asarray(array).dtype for name, array in zip(Batch._fields, batch, strict=True)}
+    assert types.pop("weights_BT") == np.float32 and set(types.values()) == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2), (4, 1, 1, 2)])
+def test_one_host_holds_all_rows_on_any_mesh(shape: tuple[int, ...]) -> None:
+    mesh = jax.make_mesh(
+        shape, ("data", "fsdp", "tensor", "sequence"), axis_types=(jax.sharding.AxisType.Auto,) * 4
+    )
+    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "sequence"))
+    assert host_rows(sharding, 16) == slice(0, 16)
+
+
+def test_rows_that_do_not_divide_among_devices_are_refused() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(InputError, match="12 rows does not divide"):
+        host_rows(NamedSharding(mesh, PartitionSpec("data", None)), 12)
