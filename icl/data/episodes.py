@@ -58,6 +58,8 @@ class EpisodeWriter:
     ) -> Episode:
         """Draws an episode; one without examples where not even the first fits.
 
+        An example whose key was shown before is passed over: every answer is a query to those before it.
+
         Args:
           instance: what the examples belong to.
           template: how they are written.
@@ -71,7 +73,12 @@ class EpisodeWriter:
         tokens = [self.start_id, *self.instruction(template, text)]
         marks = [NO_EXAMPLE] * len(tokens)
         number = misses = 0
+        keys: set[str] = set()
         for example in examples:
+            if example.key is not None:
+                if example.key in keys:
+                    continue
+                keys.add(example.key)
             context, answer = self.context(template, example), self.answer(template, example)
             if len(tokens) + len(context) + len(answer) > positions + 1:
                 misses += 1

@@ -5,6 +5,7 @@ of hosts and workers, and resuming is a matter of the index. Dimension letters: 
 """
 
 import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,12 +18,11 @@ from icl.data.episodes import MIN_DEMONSTRATION, Episode, EpisodeWriter
 from icl.data.keys import digest, generator
 from icl.data.tokenizer import Tokenizer
 from icl.errors import InputError
-from icl.tasks.task import Split, Task, TaskInstance
+from icl.tasks.task import Split, Task
 
 CORPUS = "corpus"
 _NUM_ROWS = 2**40
 _ATTEMPTS = 4
-_LOOK_AHEAD = 4
 _GOLDEN_RATIO = 0x9E3779B97F4A7C15
 """2^64 times the golden ratio's fraction."""
 
@@ -78,30 +78,28 @@ class Rows:
         self._split = split
         self._instruction = instruction
         self._max_examples = config.max_examples if max_examples is None else max_examples
-        names = [task.name for key in config.families for task in tasks[key]]
+        numbers = itertools.count()
+        families = {key: [_Component(next(numbers), t) for t in tasks[key]] for key in config.families}
+        self._evaluated = list(itertools.chain.from_iterable(families.values()))
+        names = [component.task.name for component in self._evaluated]
         self.components: tuple[str, ...] = (*names, *([CORPUS] if config.corpus else []))
-        number = {name: i for i, name in enumerate(names)}
-        self._evaluated = [_Component(number[t.name], t) for key in config.families for t in tasks[key]]
-        self._trained = {
-            key: [component for component in self._evaluated if component.task in tasks[key]]
-            for key in config.trained_weights
-        }
+        self._mixture: list[list[_Component]] = []
         self._corpus: Corpus | None = None
         if split == "train":
-            self._prepare_training()
+            self._prepare_training(families)
 
-    def _prepare_training(self) -> None:
+    def _prepare_training(self, families: Mapping[str, list[_Component]]) -> None:
         """Leaves out held-out tasks, checks the room for demonstrations, reads the corpus."""
         config = self._config
-        for key, components in self._trained.items():
-            self._trained[key] = [component for component in components if component.task.trained]
-            if not self._trained[key]:
+        for key in config.trained_weights:
+            trained = [component for component in families[key] if component.task.trained]
+            if not trained:
                 raise InputError(
                     f"DataConfig.weights: all tasks of {key!r} are held out; expected one to train on"
                 )
-            for component in self._trained[key]:
+            for component in trained:
                 self._check_room(component.task)
-        self._mixture = list(self._trained.values())
+            self._mixture.append(trained)
         self._bounds = np.cumsum(list(config.trained_weights.values()))[:-1].tolist()
         self._mixture_offset = int(digest("mixture", config.seed)[:16], 16)
         if config.corpus:
@@ -111,8 +109,8 @@ class Rows:
     def _check_room(self, task: Task) -> None:
         room = self._config.row_length - self._config.corpus_positions
         rng = generator("room", task.name)
-        instances = (task.sample("train", rng) for _ in range(_ATTEMPTS))
-        if not any(self._draw(instance, task, rng, room, True).num_examples for instance in instances):
+        episodes = (self._draw(task, rng, room, instruction=True, look_ahead=1000) for _ in range(_ATTEMPTS))
+        if not any(episode.num_examples for episode in episodes):
             raise InputError(
                 f"DataConfig.row_length = {self._config.row_length}: {room} positions for episodes hold no "
                 f"demonstration of task {task.name!r}; expected longer rows, or shorter examples"
@@ -143,7 +141,7 @@ class Rows:
 
     def _add_training_episodes(self, row: "_Row", index: int) -> None:
         """Fills the row up to its corpus slot."""
-        if not self._trained:
+        if not self._mixture:
             return
         config, rng = self._config, generator("row", self._config.seed, index)
         point = self._first_point(index)
@@ -155,7 +153,7 @@ class Rows:
                 return
             number, task = self._component(point, rng)
             with_instruction = rng.random() < config.instruction_share
-            episode = self._draw(task.sample("train", rng), task, rng, room, with_instruction)
+            episode = self._draw(task, rng, room, instruction=with_instruction)
             if episode.num_examples >= least:
                 row.add_episode(episode, number, answers_only=config.loss_on == "answers")
             else:
@@ -176,8 +174,10 @@ class Rows:
         return components[int(rng.integers(len(components)))]
 
     def _draw(
-        self, instance: TaskInstance, task: Task, rng: np.random.Generator, room: int, instruction: bool
+        self, task: Task, rng: np.random.Generator, room: int, *, instruction: bool, look_ahead: int = 4
     ) -> Episode:
+        """A training episode of a random instance of the task."""
+        instance = task.sample("train", rng)
         return self._writer.draw(
             instance,
             task.template,
@@ -185,7 +185,7 @@ class Rows:
             instruction=instruction,
             positions=room,
             max_examples=self._max_examples,
-            look_ahead=_LOOK_AHEAD,
+            look_ahead=look_ahead,
         )
 
     def _add_held_out_episode(self, row: "_Row", index: int) -> None:
@@ -201,7 +201,8 @@ class Rows:
             positions=self._config.row_length,
             max_examples=self._max_examples,
         )
-        row.add_episode(episode, number, answers_only=True)
+        if episode.num_examples:
+            row.add_episode(episode, number, answers_only=True)
 
     def _add_corpus(self, row: "_Row", index: int) -> None:
         if self._corpus is None:

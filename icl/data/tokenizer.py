@@ -105,7 +105,7 @@ class SentencePieceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        return digest("tokenizer", self.kind, self._model.hex())
+        return digest("tokenizer", self.kind, self._model)
 
     def encode(self, text: str) -> list[int]:
         text = escape(text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, check_generated, exact_split
+from icl.tasks.generated import GeneratedTask, check_exact_split, check_generated, exact_split
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
 
@@ -30,9 +30,10 @@ class Affine:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_generated(self)
         if not 3 <= self.prime < 1000 or any(self.prime % d == 0 for d in range(2, self.prime)):
             raise InputError(f"Affine.prime = {self.prime}: expected a prime number from 3 to 997")
-        check_generated(self, self.prime * (self.prime - 1))
+        check_exact_split(self, self.prime * (self.prime - 1))
 
     def build(self, name: str) -> "tuple[AffineTask, ...]":
         """One task, of all pairs."""

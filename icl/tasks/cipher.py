@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, check_generated, is_held_out
+from icl.errors import check_types
+from icl.tasks.generated import GeneratedTask, check_generated, check_hash_split, is_held_out
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
 from icl.tasks.words import Lengths, distinct_words, endless_words, first_letters, spell
@@ -41,8 +41,7 @@ class Cipher:
         check_generated(self)
         first_letters("Cipher", self.alphabet, self.letters)
         Lengths("Cipher", self.lengths, self.length_weights)
-        if self.letters < 4:
-            raise InputError(f"Cipher.letters = {self.letters}: expected at least 4, for enough bijections")
+        check_hash_split(self, math.factorial(self.letters), 20)
 
     def build(self, name: str) -> "tuple[CipherTask, ...]":
         """One task, of all ciphers."""

@@ -96,8 +96,8 @@ class FileTask(Task):
     """The examples of one file. Its one instance takes demonstrations from the training part.
 
     The part of an example depends on its normalised input alone, so that an input which stands in several
-    files is in the same part of each. `num_repeats` counts examples left out because their normalised input
-    stood before with the same output, `num_conflicts` those with another one.
+    files is in the same part of each. `num_repeats` counts examples left out because their input stood
+    before with the same output, `num_conflicts` those with another one.
     """
 
     def __init__(self, settings: FileTasks, name: str, path: Path) -> None:
@@ -124,7 +124,7 @@ class FileTask(Task):
         self._fingerprint = digest(name, str((instruction, self.template, self.trained, train, test)))
 
     def _distinct(self, records: list[dict[str, str]], path: Path) -> list[Example]:
-        """The first example of every normalised input."""
+        """The first example of every input."""
         examples: dict[str, Example] = {}
         for record in records:
             if self.template.delimiter in record["output"].strip():
@@ -133,7 +133,7 @@ class FileTask(Task):
                     f"{self.template.delimiter!r}; expected another FileTasks.delimiter"
                 )
             example = Example(record["input"].strip(), record["output"].strip(), normalise(record["input"]))
-            known = examples.setdefault(normalise(record["input"]), example)
+            known = examples.setdefault(example.input, example)
             if known is not example:
                 self.num_repeats += known.target == example.target
                 self.num_conflicts += known.target != example.target

@@ -1,8 +1,8 @@
 """What generated tasks share: numbering of instances, queries that spread over them, splits by content.
 
 A generated task draws instance i of a split from the key (family, split, i). Which split content belongs to
-is decided by a hash of the content alone, never by the task's name, seed or index: so two mixtures can
-never train on what the other holds out.
+is decided by a hash of the content alone, never by the task's name, a seed or an index: so two entries of a
+mixture that hold out the same share never train on what the other holds out.
 """
 
 import abc
@@ -49,12 +49,8 @@ class GeneratedFamily(Protocol):
         ...
 
 
-def check_generated(settings: GeneratedFamily, num_items: int | None = None) -> None:
+def check_generated(settings: GeneratedFamily) -> None:
     """Checks what generated families have in common.
-
-    Args:
-      settings: a family's settings.
-      num_items: how many instances an `exact_split` divides; None where they are drawn without end.
 
     Raises:
       InputError: names the setting, its value and what was expected.
@@ -65,8 +61,30 @@ def check_generated(settings: GeneratedFamily, num_items: int | None = None) -> 
         raise InputError(f"{family}.held_out_share = {share!r}: expected a share between 0 and 1")
     if number < 0:
         raise InputError(f"{family}.num_training_instances = {number}: expected 0 (all) or more")
-    if num_items is None:
-        return
+
+
+def check_hash_split(settings: GeneratedFamily, num_items: int, least: int) -> None:
+    """Checks that a split by `is_held_out` leaves enough on both sides, so that drawing finds it.
+
+    Raises:
+      InputError: either side is expected to hold fewer than `least` of the items.
+    """
+    share = settings.held_out_share
+    if min(share, 1 - share) * num_items < least:
+        raise InputError(
+            f"{type(settings).__name__}.held_out_share = {share!r}: expected a share that puts at least {least} "
+            f"of {num_items} into each split, or more letters"
+        )
+
+
+def check_exact_split(settings: GeneratedFamily, num_items: int) -> None:
+    """Checks that an `exact_split` leaves something on both sides, and the training instances asked for.
+
+    Raises:
+      InputError: names the setting, its value and what was expected.
+    """
+    family = type(settings).__name__
+    share, number = settings.held_out_share, settings.num_training_instances
     num_training = num_items - round(share * num_items)
     if not 1 <= num_training < num_items:
         raise InputError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from icl.data.keys import generator
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, check_generated, exact_split
+from icl.tasks.generated import GeneratedTask, check_exact_split, check_generated, exact_split
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
 from icl.tasks.words import Lengths, distinct_words, first_letters, spell
@@ -44,6 +44,7 @@ class PositionMap:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_generated(self)
         first_letters("PositionMap", self.alphabet, self.letters)
         longest = Lengths("PositionMap", self.lengths, self.length_weights).full
         if not self.repeat_letters and self.letters < longest:
@@ -57,7 +58,7 @@ class PositionMap:
                 f"PositionMap.lengths = {self.lengths}, output_length = {self.output_length}: expected 2 to "
                 f"{_MAX_MAPS} maps of the full length, not {num_maps}"
             )
-        check_generated(self, num_maps)
+        check_exact_split(self, num_maps)
 
     def build(self, name: str) -> "tuple[PositionMapTask, ...]":
         """One task, of all maps."""
@@ -74,36 +75,31 @@ class PositionMapTask(GeneratedTask):
         self.repeat_letters = settings.repeat_letters
         self._lengths = Lengths("PositionMap", settings.lengths, settings.length_weights)
         self._maps: dict[tuple[Split, int], list[tuple[int, ...]]] = {}
-        for length in settings.lengths:
+        self._listed: dict[Split, list[tuple[int, tuple[int, ...]]]] = {"train": [], "held_out": []}
+        for length in sorted(settings.lengths, reverse=True):
             maps = list(itertools.product(range(length), repeat=settings.output_length or length))
             train, held_out = exact_split([str(m) for m in maps], settings.held_out_share, "position map")
             train = train[: settings.num_training_instances or None]
+            evaluated = length == self._lengths.full or not settings.held_out_full_length
             self._maps["train", length] = [maps[i] for i in train]
-            self._maps["held_out", length] = [maps[i] for i in held_out]
+            self._maps["held_out", length] = [maps[i] for i in held_out] if evaluated else []
+            for split, listed in self._listed.items():
+                listed += [(length, sigma) for sigma in self._maps[split, length]]
 
     def num_instances(self, split: Split) -> int | None:
-        return len(self._listed(split))
+        return len(self._listed[split])
 
     def instance(self, split: Split, index: int) -> TaskInstance:
-        return PositionMapInstance(self, *self._listed(split)[index])
+        return PositionMapInstance(self, *self._listed[split][index])
 
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         return self.draw(split, rng)
 
     def draw(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         length = self._lengths.draw(rng)
-        full = split == "held_out" and self._settings.held_out_full_length
-        if full or not self._maps[split, length]:
-            length = self._lengths.full
+        length = length if self._maps[split, length] else self._lengths.full
         maps = self._maps[split, length]
         return PositionMapInstance(self, length, maps[rng.integers(len(maps))])
-
-    def _listed(self, split: Split) -> list[tuple[int, tuple[int, ...]]]:
-        """All maps of a split with their lengths, the longest first."""
-        lengths = sorted(self._settings.lengths, reverse=True)
-        if split == "held_out" and self._settings.held_out_full_length:
-            lengths = lengths[:1]
-        return [(length, sigma) for length in lengths for sigma in self._maps[split, length]]
 
     def chance(self) -> float:
         """A guess among all maps of the full length, which may agree by letters that occur twice.

@@ -114,7 +114,8 @@ class Task(abc.ABC):
 
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         """A random instance of the split, as training rows take it."""
-        return self.instance(split, int(rng.integers(self.num_instances(split) or 2**62)))
+        number = self.num_instances(split)
+        return self.instance(split, int(rng.integers(2**62 if number is None else number)))
 
     def fingerprint(self) -> str:
         """Names what the task holds by its content; rows made of other content are other rows."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from icl.errors import InputError, check_types
-from icl.tasks.generated import GeneratedTask, check_generated, is_held_out
+from icl.tasks.generated import GeneratedTask, check_generated, check_hash_split, is_held_out
 from icl.tasks.registry import register
 from icl.tasks.task import Example, Split, TaskInstance
 from icl.tasks.words import first_letters, spell
@@ -44,12 +44,9 @@ class WordLabel:
             raise InputError(
                 f"WordLabel.num_words = {self.num_words}: expected 2 to {len(self.labels)} (the labels)"
             )
-        rarer = min(self.held_out_share, 1 - self.held_out_share)
-        if self.word_length < 1 or rarer * self.letters**self.word_length < 4 * self.num_words:
-            raise InputError(
-                f"WordLabel.word_length = {self.word_length}: expected words long enough that each split "
-                f"holds at least {4 * self.num_words} of them"
-            )
+        if self.word_length < 1:
+            raise InputError(f"WordLabel.word_length = {self.word_length}: expected at least 1")
+        check_hash_split(self, self.letters**self.word_length, 10 * self.num_words)
 
     def build(self, name: str) -> "tuple[WordLabelTask, ...]":
         """One task, of all maps."""

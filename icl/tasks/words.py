@@ -13,7 +13,10 @@ import numpy as np
 from icl.errors import InputError
 
 _CHUNK = 32
-_SMALL = 2**13
+_LISTED = 2**13
+"""Up to this many words are listed once and looked up."""
+_SHUFFLED = 256
+"""Up to this many numbers are shuffled; of more, the few that are needed are drawn."""
 
 
 def first_letters(family: str, alphabet: str, number: int) -> np.ndarray:
@@ -57,11 +60,10 @@ def distinct_words(
     Without `repeat`, only the words in which no letter stands twice.
     """
     pool = size**length if repeat else math.perm(size, length)
-    if pool <= _SMALL:
+    if pool <= _LISTED:
         words = _all_words(size, length, repeat)
-        order = rng.permutation(pool)
-        for start in range(0, pool, _CHUNK):
-            yield words[order[start : start + _CHUNK]]
+        for numbers in _distinct_numbers(rng, pool):
+            yield words[numbers]
         return
     seen: set[bytes] = set()
     while len(seen) < pool:
@@ -69,13 +71,22 @@ def distinct_words(
             words = rng.integers(0, size, (_CHUNK, length))
         else:
             words = np.argsort(rng.random((_CHUNK, size)))[:, :length]
-        fresh = []
-        for i, word in enumerate(words):
-            code = word.tobytes()
-            if code not in seen:
-                seen.add(code)
-                fresh.append(i)
-        yield words[fresh]
+        fresh = {word.tobytes(): i for i, word in enumerate(words)}
+        yield words[[i for code, i in fresh.items() if code not in seen]]
+        seen.update(fresh)
+
+
+def _distinct_numbers(rng: np.random.Generator, size: int) -> Iterator[list[int]]:
+    """Chunks of the numbers below `size`, each once, in random order."""
+    if size <= _SHUFFLED:
+        order = rng.permutation(size).tolist()
+        yield from (order[start : start + _CHUNK] for start in range(0, size, _CHUNK))
+        return
+    seen: set[int] = set()
+    while len(seen) < size:
+        fresh = dict.fromkeys(rng.integers(0, size, _CHUNK).tolist())
+        yield [number for number in fresh if number not in seen]
+        seen.update(fresh)
 
 
 @functools.cache

@@ -312,6 +312,33 @@ def test_a_held_out_episode_never_passes_over_a_long_example(files: Path) -> Non
         assert two.text.startswith(one.text)
 
 
+def test_an_answer_never_shares_its_key_with_an_earlier_demonstration(tmp_path: Path) -> None:
+    pairs = [
+        {"input": word, "output": word} for i in range(60) for word in (f"word{i}", f"Word{i}", f"WORD{i}")
+    ]
+    (tmp_path / "cases.json").write_text(json.dumps(pairs))
+    tasks = build_tasks({"files": FileTasks(glob=str(tmp_path))})
+    for split in ("train", "held_out"):
+        rows = Rows(DataConfig(row_length=600, weights={"files": 1}), tasks, BYTES, split)
+        for segment in itertools.chain.from_iterable(segments(rows, rows[i]) for i in range(10)):
+            words = [line.split(" ->")[0].casefold() for line in segment.text[:-1].split("\n")]
+            assert len(set(words)) == len(words) >= 2
+
+
+def test_an_instruction_longer_than_the_row_leaves_a_held_out_row_empty(files: Path) -> None:
+    tasks = build_tasks(
+        {"files": FileTasks(glob=str(files / "upper.json"), instructions={"upper": "long " * 50})}
+    )
+    rows = Rows(
+        DataConfig(row_length=64, weights={"files": 0, "cipher": 1}),
+        {**tasks, "cipher": Cipher().build("cipher")},
+        BYTES,
+        "held_out",
+        instruction=True,
+    )
+    assert not np.asarray(rows[0].segments_BT).any()
+
+
 def test_fingerprint_follows_content_and_settings(
     families: dict[str, Any], weights: dict[str, float]
 ) -> None:

@@ -259,6 +259,7 @@ def _pairs(task: Task, name: str, index: int) -> list[tuple[Any, str]]:
 @pytest.mark.parametrize(
     ("family", "settings", "names"),
     [
+        (Cipher, {"letters": 4}, "Cipher.held_out_share"),
         (Cipher, {"letters": 1}, "Cipher.letters = 1"),
         (Cipher, {"letters": 27}, "Cipher.letters = 27"),
         (Cipher, {"letters": "six"}, "Cipher.letters = 'six'"),
@@ -276,7 +277,8 @@ def _pairs(task: Task, name: str, index: int) -> list[tuple[Any, str]]:
         (PositionMap, {"num_training_instances": 21}, "PositionMap.num_training_instances"),
         (WordLabel, {"num_words": 11}, "WordLabel.num_words"),
         (WordLabel, {"labels": "001"}, "WordLabel.labels"),
-        (WordLabel, {"word_length": 1}, "WordLabel.word_length"),
+        (WordLabel, {"word_length": 0}, "WordLabel.word_length"),
+        (WordLabel, {"word_length": 1}, "WordLabel.held_out_share"),
         (Affine, {"prime": 12}, "Affine.prime = 12"),
         (Affine, {"held_out_share": float("inf")}, "Affine.held_out_share"),
         (Affine, {"num_training_instances": 89}, "Affine.num_training_instances"),

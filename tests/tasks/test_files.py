@@ -95,14 +95,17 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_the_first_of_equal_inputs_stays_and_the_others_are_counted(tmp_path: Path) -> None:
     extra = [
-        {"input": " Word1 ", "output": "other"},
-        {"input": "WORD1", "output": "another"},
+        {"input": " word1 ", "output": "other"},
+        {"input": "word1", "output": "another"},
         {"input": "word2", "output": "WORD2"},
+        {"input": "Word3", "output": "other"},
     ]
     made = task(write(tmp_path / "upper.json", PAIRS + extra))
     assert (made.num_conflicts, made.num_repeats) == (2, 1)
-    examples = {e.key: e.target for e in [*shown(made), *(q.example for q in made.queries("held_out"))]}
-    assert len(examples) == 100 and examples["word1"] == "WORD1"
+    examples = [*shown(made), *(query.example for query in made.queries("held_out"))]
+    targets = {e.input: e.target for e in examples}
+    assert len(examples) == len(targets) == 101 and targets["word1"] == "WORD1"
+    assert {e.key for e in examples if e.input in ("word3", "Word3")} == {"word3"}
 
 
 def test_instruction_comes_from_the_settings_or_the_file(tmp_path: Path) -> None:
