@@ -72,8 +72,8 @@ def check_hash_split(settings: GeneratedFamily, num_items: int, least: int) -> N
     share = settings.held_out_share
     if min(share, 1 - share) * num_items < least:
         raise InputError(
-            f"{type(settings).__name__}.held_out_share = {share!r}: expected a share that puts at least {least} "
-            f"of {num_items} into each split, or more letters"
+            f"{type(settings).__name__}.held_out_share = {share!r}: expected a share that puts at least "
+            f"{least} of {num_items} into each split, or more letters"
         )
 
 
