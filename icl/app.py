@@ -13,6 +13,7 @@ from icl.errors import InputError
 _OUTSIDE = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,

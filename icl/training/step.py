@@ -129,7 +129,7 @@ def make_train_step(
         total_weight = jnp.sum(batch.weights_BT)
         total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
         grads, losses = gradients(state.params, batch, total_weight)
-        loss, grad_norm = losses[-1], optax.global_norm(grads)
+        loss, grad_norm = losses[-1], optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
         learning_rate = schedule(state.step)
