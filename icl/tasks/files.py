@@ -96,7 +96,7 @@ class FileTask(Task):
     """The examples of one file. Its one instance takes demonstrations from the training part.
 
     The part of an example depends on its normalised input alone, so that an input which stands in several
-    files is in the same part of each. `num_repeats` counts examples left out because their input stood
+    files is in the same part of each. `num_test` examples are kept from training. `num_repeats` counts examples left out because their input stood
     before with the same output, `num_conflicts` those with another one.
     """
 
@@ -111,6 +111,7 @@ class FileTask(Task):
         for example in examples:
             parts[fraction("test part", str(example.key)) < settings.test_share].append(example)
         train, test = parts
+        self.num_test = len(test)
         if not train or not test:
             raise InputError(
                 f"{path}: {len(train)} training and {len(test)} test examples; expected at least one of each"
