@@ -146,12 +146,14 @@ def _workdir_cases() -> Iterator[Case]:
     yield Case("a workdir with files of something else", _train(workdir="{box}/foreign"), "foreign")
     for tried, workdir, says in (
         ("a workdir of another model", "run", "ModelConfig"),
-        ("a flipped bit in the checkpoint to resume", "flipped", "checksum"),
+        ("a flipped bit in the checkpoint to resume", "flipped", "damaged"),
         ("a truncated run.json", "truncated", "run.json"),
     ):
         bindings = _OTHER_MODEL if workdir == "run" else _RUN
         yield Case(tried, _train(*bindings, workdir="{box}/" + workdir), says, needs_run=True)
-    yield Case("a full disk (files of 2 kB at most)", _train(*_RUN), "", needs_run=True, file_bytes=2048)
+    for kilobytes, full in ((1, "settings"), (20, "checkpoint")):
+        tried = f"a file size limit that the {full} meets"
+        yield Case(tried, _train(*_RUN), "File too large", needs_run=True, file_bytes=1024 * kilobytes)
 
 
 def _eval_cases() -> Iterator[Case]:
@@ -164,7 +166,7 @@ def _eval_cases() -> Iterator[Case]:
         ("an empty checkpoint folder", "empty", (), "empty"),
         ("a checkpoint that is a file", "book.txt", (), "book.txt"),
         ("a step that is not there", "run/checkpoints/999", (), "999"),
-        ("a flipped bit in the parameters", "flipped", (), "checksum"),
+        ("a flipped bit in the parameters", "flipped", (), "damaged"),
         ("a checkpoint whose description is of another model", "other_model", (), "other_model"),
         ("a checkpoint without its description", "no_description", (), "no_description"),
         ("a truncated description", "bad_description", (), "bad_description"),
