@@ -1,4 +1,4 @@
-"""What the binaries share: bad input becomes one line on stderr and exit code 2, never a traceback."""
+"""What the binaries share: the flags of settings, and bad input as one line and exit code 2, no traceback."""
 
 import errno
 import os
@@ -9,6 +9,12 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from icl.errors import InputError
+
+GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file", [], "A gin file, by path or by name in the package's gin folder; later ones win."
+)
+GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Lines of gin that win over the files.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be done, and stop.")
 
 _OUTSIDE = {
     errno.ENOSPC,

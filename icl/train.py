@@ -14,21 +14,17 @@ from icl import app
 from icl.errors import InputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to and resumes from.")
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file", [], "A gin file, by path or by name in the package's gin folder; later ones win."
-)
-_GIN_BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Lines of gin that win over the files.")
 _RUNGS = flags.DEFINE_list("rungs", [], "Rungs of the ladder to train; all by default.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, and stop.")
+flags.adopt_module_key_flags(app)
 
 
 def main(argv: Sequence[str]) -> int:
     """Trains each rung in its folder."""
     del argv
     workdir = Path(_WORKDIR.value or "")
-    if not _GIN_FILE.value:
+    if not app.GIN_FILE.value:
         raise InputError("--gin_file is missing: expected at least one gin file")
-    if not _WORKDIR.value and not _DRY_RUN.value:
+    if not _WORKDIR.value and not app.DRY_RUN.value:
         raise InputError("--workdir is missing: expected a folder to write to")
 
     # Only now: --help and a missing flag should not wait for JAX.
@@ -36,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
     from icl.training.loop import train
     from icl.training.setup import Setup
 
-    runs = load_runs(_GIN_FILE.value, _GIN_BINDINGS.value, _RUNGS.value or None)
-    if _DRY_RUN.value:
+    runs = load_runs(app.GIN_FILE.value, app.GIN_BINDINGS.value, _RUNGS.value or None)
+    if app.DRY_RUN.value:
         print("\n\n".join(Setup(run).summary() for run in runs))
         return 0
     for run in runs:
