@@ -227,12 +227,12 @@ def apply_layers(
         return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *updated) if cache is not None else None
 
     def grouped(leaf: jax.Array) -> jax.Array:
-        return leaf.reshape(-1, len(pattern), *leaf.shape[1:])
+        return leaf.reshape(config.num_layers // len(pattern), len(pattern), *leaf.shape[1:])
 
     xs = jax.tree.map(grouped, (stacked, caches))
     x_BTD, caches = jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config))
     if caches is not None:
-        caches = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), caches)
+        caches = jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), caches)
     return x_BTD, caches
 
 

@@ -1,0 +1,111 @@
+"""A KV cache gives the numbers of a full forward pass, however it was filled, cut and branched."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icl.errors import InputError
+from icl.model import ModelConfig, cut, extend, greedy, init_cache
+from tests.model.test_transformer import VARIANTS, random_params, run, variant
+
+TOLERANCE = 1e-4
+PADDED = 40  # one shape for all: what stands behind is not seen
+
+
+def full_logits(config: ModelConfig, params: Any, tokens: np.ndarray) -> np.ndarray:
+    """Logits [length, vocab] of one row computed whole."""
+    padded = np.zeros((1, PADDED), np.int32)
+    padded[0, : len(tokens)] = tokens
+    positions = np.arange(PADDED, dtype=np.int32)[None]
+    return np.asarray(run(config, params, padded, np.ones_like(positions), positions))[0, : len(tokens)]
+
+
+step = jax.jit(extend, static_argnums=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_chunks_of_any_length_equal_the_full_forward(name: str, data: st.DataObject) -> None:
+    config = variant(name)
+    params = random_params(config)
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    tokens = rng.integers(0, config.vocab_size, (2, 24)).astype(np.int32)
+    cache = init_cache(config, 2, 40)
+    got: list[list[np.ndarray]] = [[], []]
+    for _ in range(3):
+        counts = [data.draw(st.integers(0, 8)) for _ in range(2)]
+        chunk = np.zeros((2, 8), np.int32)
+        done = np.asarray(cache.lengths_B)
+        for row, count in enumerate(counts):
+            chunk[row, :count] = tokens[row, done[row] : done[row] + count]
+            chunk[row, count:] = 39  # padding must leave no trace
+        out, cache = step(config, params, cache, chunk, np.asarray(counts, np.int32))
+        for row, count in enumerate(counts):
+            got[row].extend(np.asarray(out)[row, :count])
+    for row in range(2):
+        length = int(cache.lengths_B[row])
+        if length:
+            want = full_logits(config, params, tokens[row, :length])
+            np.testing.assert_allclose(np.stack(got[row]), want, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_branch_equals_its_own_prompt_computed_alone(name: str) -> None:
+    config = variant(name)
+    params = random_params(config)
+    rng = np.random.default_rng(5)
+    prefix = rng.integers(0, config.vocab_size, (2, 20)).astype(np.int32)
+    _, cache = step(config, params, init_cache(config, 2, 32), prefix, np.full(2, 20))
+    rows, lengths = np.array([1, 0, 1, 1]), np.array([3, 20, 11, 0])
+    suffix = rng.integers(0, config.vocab_size, (4, 6)).astype(np.int32)
+    branches = cut(cache, jnp.asarray(rows), jnp.asarray(lengths))
+    got, _ = step(config, params, branches, suffix, np.full(4, 6))
+    for n, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        alone = np.concatenate([prefix[row, :length], suffix[n]])
+        np.testing.assert_allclose(got[n], full_logits(config, params, alone)[length:], atol=TOLERANCE)
+
+
+def test_a_branch_cut_one_position_off_is_far_from_the_truth() -> None:
+    """The tolerance above can fail: the wrong cut exceeds it by far more than ten times."""
+    config = variant("convolution")
+    params = random_params(config)
+    rng = np.random.default_rng(5)
+    prefix = rng.integers(0, config.vocab_size, (1, 20)).astype(np.int32)
+    suffix = rng.integers(0, config.vocab_size, (1, 6)).astype(np.int32)
+    _, cache = step(config, params, init_cache(config, 1, 32), prefix, np.full(1, 20))
+    wrong = cut(cache, jnp.array([0]), jnp.array([10]))
+    got, _ = step(config, params, wrong, suffix, np.full(1, 6))
+    want = full_logits(config, params, np.concatenate([prefix[0, :11], suffix[0]]))[11:]
+    assert np.abs(got[0] - want).max() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["gpt2", "convolution"])
+def test_greedy_decoding_takes_the_argmax_of_the_full_forward(name: str) -> None:
+    config = variant(name)
+    params = random_params(config)
+    prompt = np.random.default_rng(7).integers(0, config.vocab_size, (3, 6)).astype(np.int32)
+    out, cache = step(config, params, init_cache(config, 3, 16), prompt, np.full(3, 6))
+    decode = jax.jit(greedy, static_argnums=0, static_argnames=("max_new_tokens", "stop_ids"))
+    free = np.asarray(decode(config, params, cache, out[:, -1], max_new_tokens=8, stop_ids=(99,)))
+    for row in range(3):
+        whole = full_logits(config, params, np.concatenate([prompt[row], free[row]]))
+        np.testing.assert_array_equal(free[row], np.argmax(whole[5:-1], axis=-1))
+    stop = int(free[0, 2])
+    stopped = np.asarray(decode(config, params, cache, out[:, -1], max_new_tokens=8, stop_ids=(stop,)))
+    for row in range(3):
+        first = next((i for i, token in enumerate(free[row]) if token == stop), 8)
+        np.testing.assert_array_equal(stopped[row, :first], free[row, :first])
+        assert (stopped[row, first:] == stop).all()
+
+
+def test_a_cache_longer_than_the_learned_positions_is_refused() -> None:
+    with pytest.raises(InputError, match="48"):
+        init_cache(variant("gpt2"), 1, 49)
+    assert init_cache(variant("neox"), 1, 49).capacity == 49
+    assert jax.tree.leaves(init_cache(variant("llama"), 1, 4))[0].shape[3] == 2
