@@ -15,6 +15,7 @@ from icl.tasks.task import Example, TaskInstance, Template
 MIN_DEMONSTRATION = 3
 """Tokens of the shortest demonstration: an input, an answer and its delimiter."""
 _CACHED_TEXTS = 2**16
+_MAX_REPEATS = 100
 
 
 class Episode(NamedTuple):
@@ -58,7 +59,8 @@ class EpisodeWriter:
     ) -> Episode:
         """Draws an episode; one without examples where not even the first fits.
 
-        An example whose key was shown before is passed over: every answer is a query to those before it.
+        An example whose key was shown before is passed over: every answer is a query to those before it. An
+        instance that shows nothing new for long ends the episode.
 
         Args:
           instance: what the examples belong to.
@@ -72,11 +74,14 @@ class EpisodeWriter:
         text = instance.instruction if instruction else None
         tokens = [self.start_id, *self.instruction(template, text)]
         marks = [NO_EXAMPLE] * len(tokens)
-        number = misses = 0
+        number = misses = repeats = 0
         keys: set[str] = set()
         for example in examples:
             if example.key is not None:
-                if example.key in keys:
+                repeats = repeats + 1 if example.key in keys else 0
+                if repeats == _MAX_REPEATS:
+                    break
+                if repeats:
                     continue
                 keys.add(example.key)
             context, answer = self.context(template, example), self.answer(template, example)

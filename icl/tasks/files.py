@@ -96,8 +96,9 @@ class FileTask(Task):
     """The examples of one file. Its one instance takes demonstrations from the training part.
 
     The part of an example depends on its normalised input alone, so that an input which stands in several
-    files is in the same part of each. `num_test` examples are kept from training. `num_repeats` counts examples left out because their input stood
-    before with the same output, `num_conflicts` those with another one.
+    files is in the same part of each. `num_test` examples are kept from training. `num_repeats` counts
+    examples left out because their input stood before with the same output, `num_conflicts` those with
+    another one.
     """
 
     def __init__(self, settings: FileTasks, name: str, path: Path) -> None:
