@@ -6,6 +6,8 @@ from typing import Literal, NoReturn
 from icl.errors import InputError, check_types
 from icl.tasks.task import Split
 
+Demonstrations = Literal["per_query", "fixed"]
+
 MAX_SEEDS = 1000
 
 
@@ -29,7 +31,7 @@ class EvalConfig:
     ks: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     instruction: tuple[bool, ...] = (False, True)
     seeds: int = 5
-    demonstrations: Literal["per_query", "fixed"] = "per_query"
+    demonstrations: Demonstrations = "per_query"
     queries: int = 64
     max_new_tokens: int = 0
     max_length: int = 0

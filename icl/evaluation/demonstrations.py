@@ -5,10 +5,10 @@ queries, limits, batches or hosts. Those for K are the first K of those for K + 
 """
 
 import itertools
-from typing import Literal
 
 from icl.data.keys import generator
 from icl.errors import InputError
+from icl.evaluation.config import Demonstrations
 from icl.tasks.task import Example, Query
 
 
@@ -17,7 +17,7 @@ def draw(
     *,
     count: int,
     seed: int,
-    demonstrations: Literal["per_query", "fixed"] = "per_query",
+    demonstrations: Demonstrations = "per_query",
 ) -> tuple[Example, ...]:
     """The first `count` demonstrations of a query.
 

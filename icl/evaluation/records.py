@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from icl.errors import InputError
+from icl.evaluation.config import Demonstrations
+from icl.tasks.task import Split
 
 DIGITS = 6
 """Decimals of every number in a record or a result."""
@@ -33,7 +35,7 @@ class Record:
     checkpoint: str
     step: int | None
     task: str
-    split: str
+    split: Split
     instance: str
     query: str
     cluster: str
@@ -42,7 +44,7 @@ class Record:
     k_effective: int
     instruction: bool
     condition: str
-    demonstrations: str
+    demonstrations: Demonstrations
     template: str
     prompt_sha256: str
     prompt_tokens: int
@@ -96,9 +98,9 @@ class Result:
     seed_values: tuple[float, ...]
 
 
-def rounded(value: float | None) -> float | None:
+def rounded(value: float) -> float:
     """The number as it is written: a fixed number of decimals, and never -0.0."""
-    return None if value is None else round(float(value), DIGITS) + 0.0
+    return round(float(value), DIGITS) + 0.0
 
 
 def write_lines(path: Path, rows: Iterable[Record | Result]) -> None:
@@ -123,7 +125,9 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); expected a writable folder") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); expected a writable folder"
+        ) from error
 
 
 def read_records(path: Path) -> list[Record]:

@@ -100,8 +100,9 @@ def _tables(scores: Scores) -> tuple[Floats, Floats]:
     shape = (len(clusters), len(seeds))
     cells_N = rows_N * shape[1] + columns_N
     size = shape[0] * shape[1]
-    totals = np.bincount(cells_N, weights=scores.values_N, minlength=size)
-    return totals.reshape(shape), np.bincount(cells_N, minlength=size).astype(np.float64).reshape(shape)
+    totals = np.bincount(cells_N, scores.values_N, size).astype(np.float64)
+    counts = np.bincount(cells_N, None, size).astype(np.float64)
+    return totals.reshape(shape), counts.reshape(shape)
 
 
 def nested_variance(cells_CS: Floats) -> tuple[float, float]:
