@@ -12,9 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from icl.model.attention import Span, attend
+from icl.model.attention import Implementation, Span, attend
 from icl.model.config import ModelConfig
-from icl.model.layers import MLP, Linear, Norm, ShortConvolution, rotary_angles, rotate
+from icl.model.layers import (
+    MLP,
+    Initializer,
+    Linear,
+    Norm,
+    ShortConvolution,
+    kernel_initializer,
+    rotary_angles,
+    rotate,
+)
 from icl.parallel import Partitioner
 
 Angles = tuple[jax.Array, jax.Array]
@@ -33,12 +42,16 @@ class LayerCache(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all blocks share: spans of queries and keys, rotary angles, and where to append in a cache."""
+    """What all blocks share: spans of queries and keys, rotary angles, and where to append in a cache.
+
+    `at_BA` is for the last block alone: the positions whose output is wanted. Keys and values come from all.
+    """
 
     queries: Span
     keys: Span
     angles: Angles | None
     offset_B: jax.Array | None
+    at_BA: jax.Array | None = None
 
 
 class Attention(nn.Module):
@@ -46,18 +59,18 @@ class Attention(nn.Module):
 
     config: ModelConfig
     banded: bool
-    out_initializer: nn.initializers.Initializer
+    out_initializer: Initializer
     partitioner: Partitioner | None
 
     @nn.compact
     def __call__(
         self, x_BTD: jax.Array, context: Context, cache: LayerCache | None
     ) -> tuple[jax.Array, LayerCache | None]:
-        """[batch, length, embed] -> the same, and the layer's cache with this chunk appended."""
+        """[batch, length, embed] -> the same (or at `at_BA` only), and the cache with this chunk appended."""
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         batch, length, _ = x_BTD.shape
         size = config.size_per_head
-        kernel = nn.initializers.normal(config.init_std)
+        kernel = kernel_initializer(config)
         shapes = {"query": (config.num_heads, "heads"), "key": (config.kv_heads, "kv_heads")}
         shapes["value"] = shapes["key"]
         qkv = [
@@ -82,11 +95,20 @@ class Attention(nn.Module):
                 *(append(old, new, context.offset_B) for old, new in zip(cache, (k, v, inputs), strict=True))
             )
             k, v = cache.k_BSGK, cache.v_BSGK
-        band = config.band_width if self.banded else None
+        queries = context.queries
+        if context.at_BA is not None:
+            q = take(q, context.at_BA)
+            queries = Span(*(take(x_BT, context.at_BA) for x_BT in queries))
         o_BTHK = attend(
-            q, k, v, queries=context.queries, keys=context.keys, band=band, implementation=config.attention
+            q,
+            k,
+            v,
+            queries=queries,
+            keys=context.keys,
+            band=config.band_width if self.banded else None,
+            implementation=attention_of(config, self.partitioner),
         )
-        o_BTE = checkpoint_name(o_BTHK.reshape(batch, length, -1), "attention")
+        o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
         out = Linear(
             config.embed_dim,
             ("heads", "embed"),
@@ -133,11 +155,13 @@ class Block(nn.Module):
         """[batch, length, embed] -> the same, and the layer's cache with this chunk appended."""
         config = self.config
         # GPT-2, section 2.3: projections into the residual stream start 1/sqrt(number of them) smaller.
-        out = nn.initializers.normal(config.init_std / (2 * config.num_layers) ** 0.5)
+        out = kernel_initializer(config, scale=(2 * config.num_layers) ** -0.5)
         attention = Attention(config, self.banded, out, self.partitioner, name="attention")
         mlp = MLP(config, out, name="mlp")
         normed = Norm(config, name="attention_norm")(x_BTD)
         attended, cache = attention(normed, context, cache)
+        if context.at_BA is not None:
+            x_BTD = take(x_BTD, context.at_BA)
         if config.residual == "parallel":
             x_BTD = x_BTD + attended + mlp(Norm(config, name="mlp_norm")(x_BTD))
         else:
@@ -154,6 +178,20 @@ def make_context(
     """The context of a forward pass; keys are the queries themselves where there is no cache."""
     angles = rotary_angles(config, queries.positions_BT) if config.positions == "rotary" else None
     return Context(queries, queries if keys is None else keys, angles, offset_B)
+
+
+def attention_of(config: ModelConfig, partitioner: Partitioner | None) -> Implementation:
+    """The attention that a configuration means: `auto` is `blocked` on a CPU with whole rows."""
+    if config.attention != "auto":
+        return config.attention
+    whole_rows = partitioner is None or partitioner.axis_sizes()["sequence"] == 1
+    return "blocked" if jax.default_backend() == "cpu" and whole_rows else "reference"
+
+
+def take(x_BTX: jax.Array, at_BA: jax.Array) -> jax.Array:
+    """The entries of each row at its positions: [batch, length, ...] -> [batch, positions, ...]."""
+    index = at_BA.reshape(at_BA.shape + (1,) * (x_BTX.ndim - 2))
+    return jnp.take_along_axis(x_BTX, index, axis=1)
 
 
 def append(old_BSX: jax.Array, new_BTX: jax.Array, offset_B: jax.Array) -> jax.Array:

@@ -17,7 +17,8 @@ class ModelConfig:
     `num_kv_heads` 0 is num_heads; `mlp_dim` 0 is 4 x embed_dim. `layer_pattern` is repeated over the
     layers; a `banded` layer sees the last `band_width` positions only (GPT-3, section 2.1). `conv_width`
     is the width of the causal depthwise convolution on Q, K and V (Primer, arXiv 2109.08668); 0 leaves it
-    out. Parameters are float32; `compute_dtype` is that of the matmuls.
+    out. `init_std` is that of the kernels, 0 for 1 / sqrt(inputs). `attention` auto is `blocked` on a CPU
+    and `reference` elsewhere. Parameters are float32; `compute_dtype` is that of the matmuls.
     """
 
     vocab_size: int = 0
@@ -47,8 +48,9 @@ class ModelConfig:
     layer_pattern: tuple[str, ...] = ("dense",)
     band_width: int = 256
     init_std: float = 0.02
+    embedding_init_std: float = 0.02
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "reference"] = "auto"
+    attention: Literal["auto", "reference", "blocked"] = "auto"
     remat: Literal["none", "names", "full"] = "none"
     scan_unroll: int = 0
 
@@ -76,9 +78,12 @@ class ModelConfig:
         for name in ("vocab_size", "head_dim", "num_kv_heads", "mlp_dim", "conv_width", "scan_unroll"):
             if getattr(self, name) < 0:
                 self._refuse(name, "0 or more")
-        for name in ("norm_epsilon", "rotary_base", "init_std"):
+        for name in ("norm_epsilon", "rotary_base", "embedding_init_std"):
             if not 0 < getattr(self, name) < float("inf"):
                 self._refuse(name, "a positive, finite number")
+        for name in ("init_std", "conv_init_std"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                self._refuse(name, "0 or a positive, finite number")
         if not 0 < self.rotary_fraction <= 1:
             self._refuse("rotary_fraction", "more than 0 and at most 1")
 

@@ -30,6 +30,17 @@ def declare(
     )
 
 
+def kernel_initializer(config: ModelConfig, scale: float = 1.0) -> Initializer:
+    """Normal with the configured standard deviation, or 1 / sqrt(inputs) where that is 0; times `scale`."""
+    if config.init_std:
+        return nn.initializers.normal(config.init_std * scale)
+
+    def fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return jax.random.normal(key, shape, dtype) * (scale * shape[0] ** -0.5)
+
+    return fan_in
+
+
 class Norm(nn.Module):
     """Layer norm or RMS norm over the last axis, computed in float32.
 
@@ -116,7 +127,7 @@ class MLP(nn.Module):
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """[batch, length, embed] -> the same."""
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        inner = nn.initializers.normal(config.init_std)
+        inner = kernel_initializer(config)
 
         def up(name: str) -> jax.Array:
             layer = Linear(config.hidden_dim, ("embed", "mlp"), config.mlp_bias, inner, dtype, name=name)

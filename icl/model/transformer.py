@@ -17,7 +17,7 @@ from icl.errors import InputError
 from icl.model.attention import Span
 from icl.model.block import Block, Context, LayerCache, make_context
 from icl.model.config import ModelConfig
-from icl.model.layers import Norm, broadcast, declare
+from icl.model.layers import Norm, broadcast, declare, kernel_initializer
 from icl.parallel import Partitioner
 
 Params = dict[str, Any]
@@ -31,7 +31,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self) -> dict[str, jax.Array]:
-        config, init = self.config, nn.initializers.normal(self.config.init_std)
+        config, init = self.config, nn.initializers.normal(self.config.embedding_init_std)
         tables = {
             "tokens": declare(self, "tokens", init, (config.vocab_size, config.embed_dim), ("vocab", "embed"))
         }
@@ -48,7 +48,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self) -> dict[str, jax.Array]:
-        config, init = self.config, nn.initializers.normal(self.config.init_std)
+        config, init = self.config, kernel_initializer(self.config)
         tables = {
             "kernel": declare(self, "kernel", init, (config.embed_dim, config.vocab_size), ("embed", "vocab"))
         }
@@ -131,8 +131,11 @@ def hidden_states(
     segments_BT: jax.Array,
     positions_BT: jax.Array,
     partitioner: Partitioner | None = None,
+    at_BA: jax.Array | None = None,
 ) -> jax.Array:
     """The residual stream after the last norm, [batch, length, embed], in the compute dtype.
+
+    With `at_BA` only at those positions, [batch, positions, embed]: the last layer then does no more.
 
     Args:
         config: the model.
@@ -141,8 +144,9 @@ def hidden_states(
         segments_BT: segment of each position; no position sees another segment.
         positions_BT: position within the segment, from 0.
         partitioner: holds activations to their shards; None on one device.
+        at_BA: the positions of each row whose output is wanted; None for all.
     """
-    context = make_context(config, Span(segments_BT, positions_BT))
+    context = make_context(config, Span(segments_BT, positions_BT))._replace(at_BA=at_BA)
     x_BTD = embed(config, params, inputs_BT, positions_BT, partitioner)
     x_BTD, _ = apply_layers(config, params["layers"], x_BTD, context, None, partitioner)
     return final_norm(config, params, x_BTD)
@@ -212,24 +216,34 @@ def apply_layers(
     caches: LayerCache | None,
     partitioner: Partitioner | None,
 ) -> tuple[jax.Array, LayerCache | None]:
-    """Scans the layers, one period of `layer_pattern` a step; caches are stacked as the parameters are."""
-    pattern = config.layer_pattern
-    blocks = [Block(config, kind == "banded", partitioner) for kind in pattern]
+    """Scans the layers, one period of `layer_pattern` a step; caches are stacked as the parameters are.
 
-    def group(x_BTD: jax.Array, xs: tuple[Params, LayerCache | None]) -> tuple[jax.Array, LayerCache | None]:
-        params, cache = xs
+    Where only some positions are wanted there is no cache, and the last period stands outside the scan.
+    """
+    pattern = config.layer_pattern
+    applies = [_rematerialised(config, Block(config, kind == "banded", partitioner)) for kind in pattern]
+
+    def group(
+        x_BTD: jax.Array, xs: tuple[Params, LayerCache | None], at_BA: jax.Array | None = None
+    ) -> tuple[jax.Array, LayerCache | None]:
         updated = []
-        for i, block in enumerate(blocks):
-            own, own_cache = jax.tree.map(lambda leaf, i=i: leaf[i], (params, cache))
-            apply = _rematerialised(config, block)
-            x_BTD, new_cache = apply({"params": own}, x_BTD, context, own_cache)
+        for i, apply in enumerate(applies):
+            params, cache = jax.tree.map(lambda leaf, i=i: leaf[i], xs)
+            own = context._replace(at_BA=at_BA if i == len(pattern) - 1 else None)
+            x_BTD, new_cache = apply({"params": params}, x_BTD, own, cache)
             updated.append(new_cache)
-        return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *updated) if cache is not None else None
+        return x_BTD, jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *updated
+        ) if caches is not None else None
 
     def grouped(leaf: jax.Array) -> jax.Array:
         return leaf.reshape(config.num_layers // len(pattern), len(pattern), *leaf.shape[1:])
 
     xs = jax.tree.map(grouped, (stacked, caches))
+    if context.at_BA is not None:
+        before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], xs) for part in (slice(-1), -1))
+        x_BTD, _ = jax.lax.scan(group, x_BTD, before, unroll=unroll_of(config))
+        return group(x_BTD, last, context.at_BA)
     x_BTD, caches = jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config))
     if caches is not None:
         caches = jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), caches)
