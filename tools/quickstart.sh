@@ -41,24 +41,27 @@ cd "$ROOT"
 python=$ICL_VENV/bin/python
 start=$SECONDS
 
-# train RUNGS: trains some rungs, named with commas between them.
+# train RUNGS: becomes the process that trains some rungs, named with commas between them.
 train() {
-  "$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin --rungs "$1" \
+  exec "$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin --rungs "$1" \
     --gin_bindings "TrainConfig.seed = $seed" --gin_bindings "DataConfig.seed = $seed"
 }
 
-echo "== training the rungs xs and s beside m, into $workdir"
+# Each gets a core: the small rungs gain nothing from a second one. Ended early, both save and stop.
+echo "== training the rung m, and xs and s beside it, into $workdir"
+train m &
+large=$!
 train xs,s >"$workdir/xs_s.log" 2>&1 &
 small=$!
-trap 'kill $small 2>/dev/null || true' EXIT
-train m
+trap 'exit 130' INT TERM
+trap 'kill $large $small 2>/dev/null; wait' EXIT
+wait $large
 if ! wait $small; then
-  cat "$workdir/xs_s.log" >&2
+  tail -n 5 "$workdir/xs_s.log" >&2
   exit 1
 fi
-trap - EXIT
+trap - INT TERM EXIT
 echo "== trained after $((SECONDS - start)) s; evaluating"
 "$python" -m icl.eval --checkpoint "$workdir/xs" --checkpoint "$workdir/s" --checkpoint "$workdir/m" \
   --output_dir "$workdir/eval" --gin_file gin/eval/quickstart.gin
 echo "== done after $((SECONDS - start)) s"
-echo "report: $workdir/eval/report.html"
