@@ -54,7 +54,7 @@ large=$!
 train xs,s >"$workdir/xs_s.log" 2>&1 &
 small=$!
 trap 'exit 130' INT TERM
-trap 'kill $large $small 2>/dev/null; wait' EXIT
+trap 'kill $large $small 2>/dev/null || true; wait || true' EXIT
 wait $large
 if ! wait $small; then
   tail -n 5 "$workdir/xs_s.log" >&2
