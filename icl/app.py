@@ -62,8 +62,6 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 def refuse(reason: str) -> int:
     """Prints one line on stderr and returns exit code 2."""
-    # Readers of a damaged checkpoint leave coroutines behind, which Python would report after this line.
-    sys.unraisablehook = lambda _: None
     print("error: " + " ".join(reason.split()), file=sys.stderr, flush=True)
     return 2
 

@@ -5,9 +5,12 @@ wrong with one is an InputError that names the step and, where it can be known, 
 """
 
 import dataclasses
+import functools
 import logging
 import re
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +98,15 @@ class Checkpoints:
         """Opens or makes `workdir/checkpoints`, and clears what killed saves left there."""
         logging.getLogger("absl").addFilter(_is_news)
         self._folder = workdir.absolute() / FOLDER
+        if jax.process_index() == 0:
+            for stale in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(stale)
         keep = [policies.LatestN(keep_last)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True
-            ),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(keep)),
             item_handlers={
                 PARAMS: _array_handler(),
                 OPTIMIZER: _array_handler(),
@@ -183,7 +187,8 @@ def _restore_item(folder: Path, step: int, item: str, target: Any, description: 
     _check_types(target, item, description, where)
     args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
     reader = ocp.Checkpointer(_array_handler())
-    restored = _read(where, item, lambda: reader.restore(folder / str(step) / item, args=args))
+    names = [name.partition("/")[2] for name in description.checksums if name.startswith(f"{item}/")]
+    restored = _read(where, item, lambda: reader.restore(folder / str(step) / item, args=args), names)
     verify_arrays(restored, item, description.checksums, where)
     return restored
 
@@ -205,17 +210,35 @@ def _check_types(target: Any, item: str, description: Description, where: str) -
             )
 
 
-def _read(where: str, item: str, restore: Callable[[], Any]) -> Any:
-    """Runs an Orbax restore; whatever it raises on a damaged file becomes an InputError."""
+def _read(where: str, item: str, restore: Callable[[], Any], names: Sequence[str] = ()) -> Any:
+    """Runs an Orbax restore; whatever it raises on a damaged file becomes an InputError.
+
+    It names the one of `names` whose folder (dots for slashes) the error tells of, if any.
+    """
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise nearly every type on damaged files
-        texts = [str(e) for e in (error, error.__cause__, error.__context__) if e is not None]
-        found = re.search(rf"/{item}/([\w.]+)/", " ".join(texts))
-        array = f"array {item}/{found[1].replace('.', '/')}" if found else f"item {item}"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        reason = f"{type(error).__name__}: {reason}"
-        raise InputError(f"{where}: {array} is damaged or missing ({reason})") from error
+        kind, text = type(error).__name__, str(error).strip()
+    _silence_abandoned_reads()
+    folders = set(re.findall(rf"/{item}/([\w.]*\w)", text))
+    damaged = [name for name in names if name.replace("/", ".") in folders]
+    array = f"array {item}/{damaged[0]}" if damaged else f"item {item}"
+    reason = " ".join(text[:160].split())
+    raise InputError(f"{where}: {array} is damaged or missing ({kind}: {reason})")
+
+
+@functools.cache
+def _silence_abandoned_reads() -> None:
+    """Keeps Python from reporting, at any later time, the reads that a failed restore left unfinished."""
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        is_read = code is not None and "orbax" in code.co_filename
+        if not is_read and "Event loop is closed" not in str(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _committed_steps(folder: Path) -> list[int]:

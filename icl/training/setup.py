@@ -74,6 +74,7 @@ class Setup:
             self.schedule,
             num_components=len(self.rows.components),
             accumulation_steps=train.accumulation_steps,
+            scored_positions=self.run.data.scored_positions,
             z_loss=train.z_loss,
             skip_nonfinite=train.skip_nonfinite,
             partitioner=self.partitioner,

@@ -96,22 +96,26 @@ def make_train_step(
     *,
     num_components: int,
     accumulation_steps: int = 1,
+    scored_positions: int | None = None,
     z_loss: float = 0.0,
     skip_nonfinite: bool = True,
     partitioner: Partitioner | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A pure function (state, batch) -> (state, metrics), to be compiled with the state donated.
 
-    The loss of a step is the mean over its weights, whatever rows and microbatches they lie in.
+    The loss of a step is the mean over its weights, whatever rows and microbatches they lie in. Rows weigh at
+    most `scored_positions` positions (None: any number), and the last layer and the logits are computed there.
     """
 
     def loss_of(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scores = score(config, params, batch, partitioner)
-        loss_BT = batch.weights_BT * scores.cross_entropy_BT
-        penalty_BT = z_loss * batch.weights_BT * jnp.square(scores.log_partition_BT) if z_loss else 0.0
-        task_loss_C = by_component(loss_BT, batch.tasks_BT, num_components)
-        loss = jnp.sum(loss_BT) / total_weight
-        return loss + jnp.sum(penalty_BT) / total_weight, jnp.append(task_loss_C, loss)
+        at_BA = weighed(batch, scored_positions)
+        scores = score(config, params, batch, partitioner, at_BA)
+        weights_BA, tasks_BA = at(batch.weights_BT, at_BA), at(batch.tasks_BT, at_BA)
+        loss_BA = weights_BA * scores.cross_entropy_BT
+        penalty_BA = z_loss * weights_BA * jnp.square(scores.log_partition_BT) if z_loss else 0.0
+        task_loss_C = by_component(loss_BA, tasks_BA, num_components)
+        loss = jnp.sum(loss_BA) / total_weight
+        return loss + jnp.sum(penalty_BA) / total_weight, jnp.append(task_loss_C, loss)
 
     def gradients(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[Params, jax.Array]:
         gradient = jax.grad(loss_of, has_aux=True)
@@ -183,15 +187,33 @@ def make_curve_step(
     return curve_step
 
 
+def weighed(batch: Batch, count: int | None) -> jax.Array | None:
+    """Positions [rows, count] of each row that weigh, in order, then others; None where that would be all."""
+    weights_BT = jnp.asarray(batch.weights_BT)
+    if count is None or count >= weights_BT.shape[1]:
+        return None
+    return jnp.argsort(weights_BT <= 0, axis=1, stable=True)[:, :count]
+
+
+def at(x_BT: ArrayLike, at_BA: jax.Array | None) -> jax.Array:
+    """The entries of each row at its positions; all of them for None."""
+    x_BT = jnp.asarray(x_BT)
+    return x_BT if at_BA is None else jnp.take_along_axis(x_BT, at_BA, axis=1)
+
+
 def score(
-    config: ModelConfig, params: Params, batch: Batch, partitioner: Partitioner | None = None
+    config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    partitioner: Partitioner | None = None,
+    at_BA: jax.Array | None = None,
 ) -> TokenScores:
-    """Runs the model over a batch and scores its targets."""
+    """Runs the model over a batch and scores its targets, or those at some positions of each row."""
     inputs_BT, segments_BT, positions_BT = map(
         jnp.asarray, (batch.inputs_BT, batch.segments_BT, batch.positions_BT)
     )
-    hidden_BTD = model.hidden_states(config, params, inputs_BT, segments_BT, positions_BT, partitioner)
-    return loss_of_hidden(config, params, hidden_BTD, jnp.asarray(batch.targets_BT), partitioner)
+    hidden_BAD = model.hidden_states(config, params, inputs_BT, segments_BT, positions_BT, partitioner, at_BA)
+    return loss_of_hidden(config, params, hidden_BAD, at(batch.targets_BT, at_BA), partitioner)
 
 
 def by_component(x_BT: ArrayLike, tasks_BT: ArrayLike, num_components: int) -> jax.Array:

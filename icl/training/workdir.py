@@ -102,9 +102,9 @@ def write_whole(path: Path, text: str) -> None:
 def _compare(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     for part in (*now, *(part for part in saved if part not in now)):
         before, here = saved.get(part), now.get(part)
-        if before is None or here is None:
+        if not isinstance(before, Mapping) or here is None:
             raise InputError(
-                f"{path}: this folder's run has {'no' if before is None else 'a'} {part}, unlike this run;"
+                f"{path}: this folder's run has {'a' if before else 'no'} {part}, unlike this run;"
                 " use another --workdir"
             )
         for field in (*here, *(field for field in before if field not in here)):

@@ -38,7 +38,9 @@ def test_wsd_schedule_is_flat_until_its_last_share() -> None:
 
 
 def test_warmup_in_tokens_equals_warmup_in_steps() -> None:
-    assert _schedule(20, batch_tokens=100, warmup_tokens=400) == _schedule(20, batch_tokens=100, warmup_steps=4)
+    assert _schedule(20, batch_tokens=100, warmup_tokens=400) == _schedule(
+        20, batch_tokens=100, warmup_steps=4
+    )
 
 
 def test_decay_skips_norms_biases_and_convolutions() -> None:

@@ -133,7 +133,7 @@ def test_rows_without_weight_change_nothing() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.params, STATE.params)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_a_sharded_step_equals_the_single_device_step(kind: str) -> None:
     changes = {"optimizer": {"kind": kind}, "train": {"accumulation_steps": 2}}
     single = one_device_setup(**changes)

@@ -1,0 +1,154 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from icl.data.rows import Rows
+from icl.errors import InputError
+from icl.training import train
+from icl.training.checkpoints import read_description
+from icl.training.metrics import MetricWriters
+from tests.training.small import small_run
+
+_TIMES = {"tokens_per_second", "mfu"}
+ALL_DEVICES = {"data": -1}
+
+
+def _lines(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _without_times(workdir: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in _TIMES} for line in _lines(workdir)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps that was never interrupted."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert train(small_run(mesh=ALL_DEVICES, train={"eval_every": 3, "keep_last": 9}), workdir)
+    return workdir
+
+
+def test_a_run_writes_each_step_and_its_curve(whole: Path) -> None:
+    lines = _lines(whole)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["tokens"] for line in lines] == [512 * step for step in range(1, 7)]
+    assert [step for step, line in enumerate(lines, 1) if "curve" in line] == [3, 6]
+    expected = {"step", "tokens", "loss", "learning_rate", "grad_norm", "skipped", "task_loss"} | _TIMES
+    assert set(lines[0]) == expected and set(lines[0]["task_loss"]) == {"cipher", "word_label"}
+    assert lines[-1]["loss"] < lines[0]["loss"] < 7
+    curve = lines[2]["curve"]["with_instruction"]["word_label"]
+    assert sum(curve["answers"]) > 8 and len(curve["exact_match"]) == len(curve["answers"])
+    assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [2, 4, 6]
+
+
+def test_sigterm_saves_and_the_resumed_run_equals_the_whole_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(mesh=ALL_DEVICES, train={"eval_every": 3, "keep_last": 9})
+    write = MetricWriters.write
+
+    def terminate(self: MetricWriters, line: Any) -> None:
+        write(self, line)
+        if line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(MetricWriters, "write", terminate)
+    assert not train(run, tmp_path)
+    assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
+    assert read_description(tmp_path).step == 3
+    monkeypatch.undo()
+    assert train(run, tmp_path)
+    assert _without_times(tmp_path) == _without_times(whole)
+    assert read_description(tmp_path).checksums == read_description(whole).checksums
+    assert read_description(tmp_path).tokens == 6 * 512
+
+
+def test_a_finished_run_trains_no_further(whole: Path) -> None:
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert train(small_run(mesh=ALL_DEVICES), whole)
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_over_other_rows_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rows, "fingerprint", "other")
+    with pytest.raises(InputError, match="step 6: was trained on other rows .*now other"):
+        train(small_run(mesh=ALL_DEVICES), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train": {"batch_tokens": 3 * 64}}, "TrainConfig.batch_tokens = 192: .*8 devices"),
+        (
+            {"model": {"vocab_size": 100}},
+            "ModelConfig.vocab_size = 100: expected at least the tokenizer's 264",
+        ),
+        ({"data": {"tokenizer": "/nowhere"}}, "/nowhere"),
+        ({"mesh": {"data": 3}}, "MeshConfig"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InputError, match=named):
+        train(small_run(**({"mesh": ALL_DEVICES} | changes)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+_GIN = """
+ModelConfig.num_layers = 1
+ModelConfig.embed_dim = 16
+ModelConfig.num_heads = 2
+ModelConfig.max_length = 64
+DataConfig.row_length = 64
+DataConfig.weights = {'cipher': 1, 'word_label': 1}
+TrainConfig.steps = 90
+TrainConfig.batch_tokens = 256
+TrainConfig.log_every = 1
+TrainConfig.save_every = 10
+"""
+
+
+def _start(workdir: Path, gin_file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "icl.train", f"--workdir={workdir}", f"--gin_file={gin_file}"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.slow
+def test_resume_is_bit_exact_after_sigkill(tmp_path: Path) -> None:
+    gin_file = tmp_path / "run.gin"
+    gin_file.write_text(_GIN)
+    reference = _start(tmp_path / "whole", gin_file)
+    assert reference.wait() == 0, reference.stderr
+    rng, kills = random.Random(0), 0
+    while True:
+        process = _start(tmp_path / "killed", gin_file)
+        if kills == 2:
+            assert process.wait() == 0
+            break
+        path = tmp_path / "killed" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        aim = 15 + 30 * kills
+        while process.poll() is None and time.monotonic() < deadline:
+            if path.exists() and path.read_bytes().count(b"\n") >= aim:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        kills += 1
+    assert _without_times(tmp_path / "killed") == _without_times(tmp_path / "whole")
+    checksums = [read_description(tmp_path / name).checksums for name in ("killed", "whole")]
+    assert checksums[0] == checksums[1]
