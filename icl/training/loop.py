@@ -2,6 +2,8 @@
 
 The batch of a step follows from the step alone, so the newest checkpoint is all there is to resume from.
 The loop dispatches step n + 1 before it fetches the metrics of step n, so the devices never wait for it.
+JAX's persistent compilation cache stays off: every start compiles the same program anew, so a resumed run
+does not depend on what another program, or another version of it, left in a cache.
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from icl.training.metrics import MetricWriters, NoWriters, Progress
 from icl.training.setup import HeldOutCurve, Setup
 from icl.training.speed import peak_flops
 from icl.training.step import StepMetrics, TrainState
-from icl.training.workdir import check_steps, check_workdir, claim_workdir
+from icl.training.workdir import check_model, check_steps, check_workdir, claim_workdir, is_claimed
 
 
 def train(run: RunConfig, workdir: str | Path) -> bool:
@@ -46,8 +48,8 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     with _Termination() as termination:
         setup = Setup(run)
         is_first = jax.process_index() == 0
-        if is_first:
-            workdir.mkdir(parents=True, exist_ok=True)
+        if is_first and not is_claimed(workdir):
+            claim_workdir(workdir, run)
         with Checkpoints(
             workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every
         ) as checkpoints:
@@ -209,8 +211,9 @@ class _Termination:
 
 
 def _restore(checkpoints: Checkpoints, setup: Setup, workdir: Path, step: int) -> TrainState:
-    """The state of a checkpoint, after making sure that it was trained on the same rows."""
+    """The state of a checkpoint, after making sure that it is of this model, trained on the same rows."""
     description: Description = read_description(workdir, step)
+    check_model(description.model, setup.model, f"checkpoint {workdir}, step {step}")
     if description.data_fingerprint != setup.rows.fingerprint:
         raise InputError(
             f"checkpoint {workdir}, step {step}: was trained on other rows than these settings and files give"

@@ -103,8 +103,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A pure function (state, batch) -> (state, metrics), to be compiled with the state donated.
 
-    The loss of a step is the mean over its weights, whatever rows and microbatches they lie in. Rows weigh at
-    most `scored_positions` positions (None: any number), and the last layer and the logits are computed there.
+    The loss of a step is the mean over its weights, whatever rows and microbatches they lie in. Rows weigh
+    at most `scored_positions` positions (None: any number); the last layer and the logits are computed there.
     """
 
     def loss_of(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[jax.Array, jax.Array]:

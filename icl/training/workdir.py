@@ -5,6 +5,7 @@ refused by naming the setting that differs; only cadences may change, and `steps
 of the steps already done stay the same.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -14,13 +15,21 @@ from typing import Any
 import numpy as np
 
 from icl.errors import InputError
+from icl.model.config import ModelConfig
 from icl.tasks.registry import describe
-from icl.training.config import RunConfig, TrainConfig
+from icl.training.config import RunConfig
 from icl.training.description import as_json
 from icl.training.optimizer import make_schedule
 
 _RUN_FILE = "run.json"
-_FREE = {"save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows", "read_threads"}
+_FREE: dict[str, set[str]] = {
+    "TrainConfig": {
+        *("steps", "save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows"),
+        "read_threads",
+    },
+    "ModelConfig": {"attention", "remat", "scan_unroll"},
+}
+"""Settings that may change from start to start: cadences, `steps` (see `check_steps`), how to compute."""
 
 
 def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
@@ -81,6 +90,21 @@ def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
         )
 
 
+def check_model(saved: ModelConfig, now: ModelConfig, where: str) -> None:
+    """Whether a checkpoint's model is this run's; InputError names `where` and the setting that differs."""
+    for field in dataclasses.fields(ModelConfig):
+        before, here = getattr(saved, field.name), getattr(now, field.name)
+        if before != here and field.name not in _FREE["ModelConfig"]:
+            raise InputError(
+                f"{where}: its model has ModelConfig.{field.name} = {before!r}, this run {here!r}"
+            )
+
+
+def is_claimed(workdir: Path) -> bool:
+    """Whether a run has begun in the folder."""
+    return (workdir / _RUN_FILE).exists()
+
+
 def claim_workdir(workdir: Path, run: RunConfig) -> None:
     """Makes the folder and writes run.json and config.gin."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -108,8 +132,7 @@ def _compare(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> No
                 " use another --workdir"
             )
         for field in (*here, *(field for field in before if field not in here)):
-            free = part == TrainConfig.__name__ and field in _FREE | {"steps"}
-            if not free and before.get(field) != here.get(field):
+            if field not in _FREE.get(part, ()) and before.get(field) != here.get(field):
                 raise InputError(
                     f"{path}: this folder's run has {part}.{field} = {before.get(field)!r}, this run"
                     f" {here.get(field)!r}; use another --workdir"

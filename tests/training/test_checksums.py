@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_the_checksum_is_the_same_under_every_sharding(spec: tuple[object, ...])
 
 
 def test_a_changed_array_is_refused_by_name() -> None:
-    tree = {"a": {"b": jnp.ones(4)}, "c": jnp.zeros(2)}
+    tree: dict[str, Any] = {"a": {"b": jnp.ones(4)}, "c": jnp.zeros(2)}
     described = describe_arrays(tree, "params")
     verify_arrays(tree, "params", described, "here")
     tree["a"]["b"] = tree["a"]["b"].at[2].set(1.0000001)

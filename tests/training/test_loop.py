@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
 from icl.data.rows import Rows

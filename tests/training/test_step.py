@@ -53,11 +53,25 @@ def _assert_close(found: Any, expected: Any, of_maximum: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=of_maximum * float(np.max(np.abs(b))) + 1e-12)
 
 
+def _logits(params: Any, batch: Batch) -> jax.Array:
+    inputs, segments, positions = map(jnp.asarray, (batch.inputs_BT, batch.segments_BT, batch.positions_BT))
+    return model.logits(SETUP.model, params, inputs, segments, positions)
+
+
 def _log_probabilities(params: Any, batch: Batch) -> jax.Array:
-    logits = model.logits(
-        SETUP.model, params, *map(jnp.asarray, (batch.inputs_BT, batch.segments_BT, batch.positions_BT))
-    )
-    return jax.nn.log_softmax(logits)
+    return jax.nn.log_softmax(_logits(params, batch))
+
+
+def test_a_step_at_the_weighed_positions_equals_one_at_all() -> None:
+    most = int(np.max(np.sum(np.asarray(ROWS.weights_BT) > 0, axis=1)))
+    assert most < 60
+    everywhere, want = _train_step(ROWS)
+    there, found = _train_step(ROWS, scored_positions=most)
+    np.testing.assert_allclose(found.loss, want.loss, rtol=1e-6)
+    np.testing.assert_allclose(found.task_loss_C, want.task_loss_C, rtol=1e-5)
+    _assert_close(_gradients(there), _gradients(everywhere), of_maximum=1e-5)
+    _, fewer = _train_step(ROWS, scored_positions=most - 5)
+    assert abs(float(fewer.loss - want.loss)) > 1e-5
 
 
 def test_loss_is_the_weighted_mean_of_the_targets_cross_entropy() -> None:
@@ -92,10 +106,8 @@ def test_z_loss_adds_the_squared_log_partition() -> None:
     weights = jnp.asarray(ROWS.weights_BT)
 
     def penalty(params: Any) -> jax.Array:
-        logits = model.logits(
-            SETUP.model, params, *map(jnp.asarray, (ROWS.inputs_BT, ROWS.segments_BT, ROWS.positions_BT))
-        )
-        return jnp.sum(weights * jax.nn.logsumexp(logits, axis=-1) ** 2) / jnp.sum(weights)
+        log_partition = jax.nn.logsumexp(_logits(params, ROWS), axis=-1)
+        return jnp.sum(weights * log_partition**2) / jnp.sum(weights)
 
     plain, plain_metrics = _train_step(ROWS)
     with_z, metrics = _train_step(ROWS, z_loss=0.1)

@@ -1,10 +1,11 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from icl.errors import InputError
-from icl.training.workdir import check_steps, check_workdir, claim_workdir
+from icl.training.workdir import check_model, check_steps, check_workdir, claim_workdir
 from tests.training.small import small_run
 
 
@@ -41,9 +42,20 @@ def test_a_changed_task_family_is_refused(workdir: Path) -> None:
 
 def test_cadences_and_mesh_may_change(workdir: Path) -> None:
     changed = small_run(
-        train={"save_every": 7, "log_every": 3, "eval_every": 2, "keep_last": 9}, mesh={"data": 2}
+        train={"save_every": 7, "log_every": 3, "eval_every": 2, "keep_last": 9},
+        model={"remat": "full"},
+        mesh={"data": 2},
     )
     check_workdir(workdir, changed)
+
+
+def test_a_checkpoint_of_a_model_with_the_same_shapes_but_other_settings_is_refused() -> None:
+    model = small_run().model
+    check_model(model, dataclasses.replace(model, remat="full"), "here")
+    with pytest.raises(
+        InputError, match="here: its model has ModelConfig.norm_epsilon = 1e-05, this run 0.1"
+    ):
+        check_model(model, dataclasses.replace(model, norm_epsilon=0.1), "here")
 
 
 def test_more_steps_are_allowed_only_before_the_decay_begins(tmp_path: Path) -> None:
