@@ -23,6 +23,9 @@ class DataConfig:
         row stays empty rather than hold an episode from which nothing can be learnt.
       loss_on: "answers" trains on answers and their delimiters, "all" on every token of an episode. Corpus
         text is always trained on.
+      answer_positions: Answers take at most this many positions of a row, so that the last layer and the
+        loss need not be computed at more; 0 sets no limit. Half the row is none where answers are not longer
+        than inputs.
       mask_segments: Whether documents of a corpus that share a row are hidden from each other. Episodes
         always are.
       corpus: Text files, as paths or globs, plain or gzipped; one file is one document.
@@ -38,6 +41,7 @@ class DataConfig:
     max_examples: int = 0
     min_examples: int = 2
     loss_on: Literal["answers", "all"] = "answers"
+    answer_positions: int = 0
     mask_segments: bool = True
     corpus: tuple[str, ...] = ()
     corpus_share: float = 0.5
@@ -47,6 +51,7 @@ class DataConfig:
         self._require("row_length", self.row_length >= 8, "at least 8 positions")
         self._require("instruction_share", 0 <= self.instruction_share <= 1, "a share from 0 to 1")
         self._require("max_examples", self.max_examples >= 0, "0 (fill the row) or more")
+        self._require("answer_positions", self.answer_positions >= 0, "0 (no limit) or more")
         self._require("min_examples", self.min_examples >= 1, "at least 1")
         self._require("weights", all(0 <= w < float("inf") for w in self.weights.values()), "0 or more each")
         trained = bool(self.trained_weights)
@@ -69,6 +74,13 @@ class DataConfig:
         """Shares of the families that feed training rows, in the order of the settings; they sum to 1."""
         weights = {key: w for key, w in self.weights.items() if w > 0 and key not in self.leave_out}
         return {key: w / sum(weights.values()) for key, w in weights.items()}
+
+    @property
+    def scored_positions(self) -> int:
+        """Positions of a row at which there is a loss, at most."""
+        if not self.answer_positions or self.loss_on == "all":
+            return self.row_length
+        return min(self.row_length, self.answer_positions + self.corpus_positions)
 
     @property
     def corpus_positions(self) -> int:

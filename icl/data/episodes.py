@@ -55,6 +55,7 @@ class EpisodeWriter:
         instruction: bool,
         positions: int,
         max_examples: int,
+        answer_positions: int | None = None,
         look_ahead: int = 0,
     ) -> Episode:
         """Draws an episode; one without examples where not even the first fits.
@@ -69,12 +70,13 @@ class EpisodeWriter:
           instruction: whether the instruction goes before them, if there is one.
           positions: room for the episode; its tokens are one more.
           max_examples: where it ends at the latest; 0 sets no limit.
+          answer_positions: room for answers alone; None sets no limit.
           look_ahead: how many examples that do not fit are passed over for smaller ones.
         """
         text = instance.instruction if instruction else None
         tokens = [self.start_id, *self.instruction(template, text)]
         marks = [NO_EXAMPLE] * len(tokens)
-        number = misses = repeats = 0
+        number = misses = repeats = answered = 0
         keys: set[str] = set()
         for example in examples:
             if example.key is not None:
@@ -85,7 +87,8 @@ class EpisodeWriter:
                     continue
                 keys.add(example.key)
             context, answer = self.context(template, example), self.answer(template, example)
-            if len(tokens) + len(context) + len(answer) > positions + 1:
+            fits = answer_positions is None or answered + len(answer) <= answer_positions
+            if not fits or len(tokens) + len(context) + len(answer) > positions + 1:
                 misses += 1
                 if misses > look_ahead or len(tokens) + MIN_DEMONSTRATION > positions + 1:
                     break
@@ -94,6 +97,7 @@ class EpisodeWriter:
             tokens += answer
             marks += [NO_EXAMPLE] * len(context)
             marks += [number] * len(answer)
+            answered += len(answer)
             number += 1
             if number == max_examples:
                 break

@@ -109,7 +109,9 @@ class Rows:
     def _check_room(self, task: Task) -> None:
         room = self._config.row_length - self._config.corpus_positions
         rng = generator("room", task.name)
-        episodes = (self._draw(task, rng, room, instruction=True, look_ahead=1000) for _ in range(_ATTEMPTS))
+        episodes = (
+            self._draw(task, rng, room, 0, instruction=True, look_ahead=1000) for _ in range(_ATTEMPTS)
+        )
         if not any(episode.num_examples for episode in episodes):
             raise InputError(
                 f"DataConfig.row_length = {self._config.row_length}: {room} positions for episodes hold no "
@@ -153,7 +155,7 @@ class Rows:
                 return
             number, task = self._component(point, rng)
             with_instruction = rng.random() < config.instruction_share
-            episode = self._draw(task, rng, room, instruction=with_instruction)
+            episode = self._draw(task, rng, room, row.answers, instruction=with_instruction)
             if episode.num_examples >= least:
                 row.add_episode(episode, number, answers_only=config.loss_on == "answers")
             else:
@@ -174,10 +176,18 @@ class Rows:
         return components[int(rng.integers(len(components)))]
 
     def _draw(
-        self, task: Task, rng: np.random.Generator, room: int, *, instruction: bool, look_ahead: int = 4
+        self,
+        task: Task,
+        rng: np.random.Generator,
+        room: int,
+        answered: int,
+        *,
+        instruction: bool,
+        look_ahead: int = 4,
     ) -> Episode:
-        """A training episode of a random instance of the task."""
+        """A training episode of a random instance of the task, for a row with `answered` answer positions."""
         instance = task.sample("train", rng)
+        limit = self._config.answer_positions
         return self._writer.draw(
             instance,
             task.template,
@@ -185,6 +195,7 @@ class Rows:
             instruction=instruction,
             positions=room,
             max_examples=self._max_examples,
+            answer_positions=limit - answered if limit else None,
             look_ahead=look_ahead,
         )
 
@@ -213,17 +224,18 @@ class Rows:
 
 
 class _Row:
-    """A row that is being filled; `used` counts its positions from the left."""
+    """A row that is being filled; `used` counts its positions from the left, `answers` those of answers."""
 
     def __init__(self, length: int, pad_id: int) -> None:
         self.arrays = empty_row(length, pad_id)
-        self.used = 0
+        self.used = self.answers = 0
         self._num_segments = 0
 
     def add_episode(self, episode: Episode, component: int, *, answers_only: bool) -> None:
         """Adds an episode as one segment; the loss weighs its answers, or all of it."""
         examples_N = np.array(episode.examples[1:], np.int32)
         weights_N = (examples_N != NO_EXAMPLE) | (not answers_only)
+        self.answers += int(np.count_nonzero(examples_N != NO_EXAMPLE))
         self._add(np.array(episode.tokens, np.int32), component, weights_N, examples_N)
 
     def add_text(self, tokens_N: np.ndarray, component: int, start_id: int | None) -> None:

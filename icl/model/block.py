@@ -4,7 +4,6 @@ Shapes: B batch, T positions, S cache positions, D embed, H heads, G key/value h
 E = (H + 2 G) K, the queries, keys and values of a position side by side.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -17,10 +16,12 @@ from icl.model.config import ModelConfig
 from icl.model.layers import (
     MLP,
     Initializer,
-    Linear,
     Norm,
-    ShortConvolution,
+    Projection,
+    Weights,
+    convolve,
     kernel_initializer,
+    project,
     rotary_angles,
     rotate,
 )
@@ -70,19 +71,10 @@ class Attention(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         batch, length, _ = x_BTD.shape
         size = config.size_per_head
-        kernel = kernel_initializer(config)
-        shapes = {"query": (config.num_heads, "heads"), "key": (config.kv_heads, "kv_heads")}
-        shapes["value"] = shapes["key"]
-        qkv = [
-            Linear(heads * size, ("embed", axis), config.qkv_bias, kernel, dtype, name=name)(x_BTD)
-            for name, (heads, axis) in shapes.items()
-        ]
-        raw = qkv
-        if config.conv_width:
-            qkv = self._convolve(raw, context, cache)
+        raw, mixed = self._queries_keys_values(x_BTD, context, cache)
         q, k, v = (
-            self._constrain(x.reshape(batch, length, heads, size), axis)
-            for x, (heads, axis) in zip(qkv, shapes.values(), strict=True)
+            self._constrain(x.reshape(batch, length, -1, size), axis)
+            for x, axis in zip(mixed, ("heads", "kv_heads", "kv_heads"), strict=True)
         )
         if config.qk_norm:
             q, k = Norm(config, name="query_norm")(q), Norm(config, name="key_norm")(k)
@@ -109,31 +101,56 @@ class Attention(nn.Module):
             implementation=attention_of(config, self.partitioner),
         )
         o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
-        out = Linear(
+        out = Projection(
+            config,
             config.embed_dim,
             ("heads", "embed"),
             config.attention_out_bias,
             self.out_initializer,
-            dtype,
             name="out",
         )
-        return out(o_BTE), cache
+        return project(o_BTE, out(o_BTE.shape[-1]), dtype), cache
 
-    def _convolve(self, qkv: list[jax.Array], context: Context, cache: LayerCache | None) -> list[jax.Array]:
-        """Short convolution of queries, keys and values; in a cache it continues from the last inputs."""
-        config = self.config
-        pasts: Sequence[jax.Array | None] = (None, None, None)
-        if cache is not None:
-            assert context.offset_B is not None
-            past_BWE = last(cache.inputs_BSE, context.offset_B, config.conv_width - 1)
-            query_end = config.num_heads * config.size_per_head
-            key_end = query_end + config.kv_heads * config.size_per_head
-            pasts = jnp.split(past_BWE, [query_end, key_end], axis=-1)
-        names = (("query_conv", "heads"), ("key_conv", "kv_heads"), ("value_conv", "kv_heads"))
-        return [
-            ShortConvolution(config, axis, name=name)(x, context.queries.positions_BT, past)
-            for x, past, (name, axis) in zip(qkv, pasts, names, strict=True)
+    def _queries_keys_values(
+        self, x_BTD: jax.Array, context: Context, cache: LayerCache | None
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Queries, keys and values, flat over heads: before and after the short convolution.
+
+        Where heads are not split over devices the three are one matmul and one convolution.
+        """
+        config, dtype, size = self.config, jnp.dtype(self.config.compute_dtype), self.config.size_per_head
+        widths = [heads * size for heads in (config.num_heads, config.kv_heads, config.kv_heads)]
+        ends = [widths[0], widths[0] + widths[1]]
+        init, bias, conv = kernel_initializer(config), config.qkv_bias, config.conv_width
+        parts = [
+            Projection(config, width, ("embed", axis), bias, init, conv, name=name)(config.embed_dim)
+            for width, axis, name in zip(
+                widths, ("heads", "kv_heads", "kv_heads"), ("query", "key", "value"), strict=True
+            )
         ]
+        past = None
+        if conv and cache is not None:
+            assert context.offset_B is not None
+            past = last(cache.inputs_BSE, context.offset_B, conv - 1)
+
+        def mix(raw: jax.Array, weights: Weights, past: jax.Array | None) -> jax.Array:
+            if weights.convolution is None:
+                return raw
+            return convolve(raw, weights.convolution, context.queries.positions_BT, past)
+
+        if self._heads_are_whole():
+            whole = jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=-1), *parts)
+            raw = project(x_BTD, whole, dtype)
+            return jnp.split(raw, ends, axis=-1), jnp.split(mix(raw, whole, past), ends, axis=-1)
+        pasts = [None] * 3 if past is None else jnp.split(past, ends, axis=-1)
+        raws = [project(x_BTD, weights, dtype) for weights in parts]
+        return raws, [mix(*each) for each in zip(raws, parts, pasts, strict=True)]
+
+    def _heads_are_whole(self) -> bool:
+        if self.partitioner is None:
+            return True
+        sizes, rules = self.partitioner.axis_sizes(), self.partitioner.rules
+        return all(sizes[axis] == 1 for name in ("heads", "kv_heads") for axis in rules.mesh_axes(name))
 
     def _constrain(self, x_BTHK: jax.Array, axis: str) -> jax.Array:
         if self.partitioner is None:

@@ -5,7 +5,7 @@ Every parameter is declared once, with shape, initializer and logical axes side 
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -66,55 +66,64 @@ class Norm(nn.Module):
         return x.astype(x_D.dtype)
 
 
-class Linear(nn.Module):
-    """A matmul over the last axis, flat: [..., in] @ [in, out] (+ bias)."""
+class Weights(NamedTuple):
+    """Of one projection: `kernel` [in, out], `bias` [out], `convolution` [width, out] of what it gives."""
 
+    kernel: jax.Array
+    bias: jax.Array | None = None
+    convolution: jax.Array | None = None
+
+
+class Projection(nn.Module):
+    """Declares the weights of a matmul over the last axis, and of the short convolution after it."""
+
+    config: ModelConfig
     features: int
     axes: tuple[str | None, str | None]
     use_bias: bool
     initializer: Initializer
-    dtype: Any
+    conv_width: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., in] -> [..., out], in the compute dtype."""
-        kernel = declare(self, "kernel", self.initializer, (x.shape[-1], self.features), self.axes)
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    def __call__(self, inputs: int) -> Weights:
+        """Weights for inputs of that width."""
+        axis = self.axes[1]
+        kernel = declare(self, "kernel", self.initializer, (inputs, self.features), self.axes)
+        bias = convolution = None
         if self.use_bias:
-            bias = declare(self, "bias", nn.initializers.zeros, (self.features,), (self.axes[1],))
-            y = y + broadcast(bias.astype(self.dtype), y)
-        return y
+            bias = declare(self, "bias", nn.initializers.zeros, (self.features,), (axis,))
+        if self.conv_width:
+            init = nn.initializers.normal(self.config.conv_init_std)
+            convolution = declare(self, "convolution", init, (self.conv_width, self.features), (None, axis))
+        return Weights(kernel, bias, convolution)
 
 
-class ShortConvolution(nn.Module):
-    """Causal depthwise convolution over positions, within a segment.
+def project(x: jax.Array, weights: Weights, dtype: Any) -> jax.Array:
+    """[..., in] -> [..., out] in the compute dtype, as one flat matmul."""
+    y = x.astype(dtype) @ weights.kernel.astype(dtype)
+    return y if weights.bias is None else y + broadcast(weights.bias.astype(dtype), y)
+
+
+def convolve(
+    x_BTE: jax.Array, kernel_WE: jax.Array, positions_BT: jax.Array, past_BWE: jax.Array | None = None
+) -> jax.Array:
+    """Causal depthwise convolution over positions, within a segment; shape and dtype stay.
 
     y_t = sum_j kernel_j * x_{t-j}, j < width, where position t - j stands in the same segment (Primer,
-    arXiv 2109.08668, section 3). `past` holds the width - 1 inputs before the first position.
+    arXiv 2109.08668, section 3). Positions count from the start of each segment; `past` holds the width - 1
+    inputs before the first position (none: zeros).
     """
-
-    config: ModelConfig
-    axis: str
-
-    @nn.compact
-    def __call__(
-        self, x_BTE: jax.Array, positions_BT: jax.Array, past_BWE: jax.Array | None = None
-    ) -> jax.Array:
-        """[batch, length, width] -> the same; `positions` count from the start of each segment."""
-        width, length = self.config.conv_width, x_BTE.shape[1]
-        std = self.config.conv_init_std
-        kernel = declare(
-            self, "kernel", nn.initializers.normal(std), (width, x_BTE.shape[-1]), (None, self.axis)
-        ).astype(x_BTE.dtype)
-        if past_BWE is None:
-            past_BWE = jnp.zeros((x_BTE.shape[0], width - 1, x_BTE.shape[-1]), x_BTE.dtype)
-        padded = jnp.concatenate([past_BWE, x_BTE], axis=1)
-        y_BTE = x_BTE * kernel[0][None, None]
-        for j in range(1, width):
-            shifted = jax.lax.slice_in_dim(padded, width - 1 - j, width - 1 - j + length, axis=1)
-            inside = (positions_BT >= j)[..., None]
-            y_BTE = y_BTE + jnp.where(inside, shifted, 0) * kernel[j][None, None]
-        return y_BTE
+    width, length = kernel_WE.shape[0], x_BTE.shape[1]
+    kernel_WE = kernel_WE.astype(x_BTE.dtype)
+    if past_BWE is None:
+        past_BWE = jnp.zeros((x_BTE.shape[0], width - 1, x_BTE.shape[-1]), x_BTE.dtype)
+    padded = jnp.concatenate([past_BWE, x_BTE], axis=1)
+    y_BTE = x_BTE * kernel_WE[0][None, None]
+    for j in range(1, width):
+        shifted = jax.lax.slice_in_dim(padded, width - 1 - j, width - 1 - j + length, axis=1)
+        inside = (positions_BT >= j)[..., None]
+        y_BTE = y_BTE + jnp.where(inside, shifted, 0) * kernel_WE[j][None, None]
+    return y_BTE
 
 
 class MLP(nn.Module):
@@ -130,18 +139,20 @@ class MLP(nn.Module):
         inner = kernel_initializer(config)
 
         def up(name: str) -> jax.Array:
-            layer = Linear(config.hidden_dim, ("embed", "mlp"), config.mlp_bias, inner, dtype, name=name)
-            return checkpoint_name(layer(x_BTD), "mlp_up")
+            declared = Projection(
+                config, config.hidden_dim, ("embed", "mlp"), config.mlp_bias, inner, name=name
+            )
+            return checkpoint_name(project(x_BTD, declared(config.embed_dim), dtype), "mlp_up")
 
         h_BTF = up("up")
         if config.activation == "swiglu":
             h_BTF = jax.nn.silu(up("gate")) * h_BTF
         else:
             h_BTF = ACTIVATIONS[config.activation](h_BTF)
-        down = Linear(
-            config.embed_dim, ("mlp", "embed"), config.mlp_bias, self.out_initializer, dtype, name="down"
+        down = Projection(
+            config, config.embed_dim, ("mlp", "embed"), config.mlp_bias, self.out_initializer, name="down"
         )
-        return down(h_BTF)
+        return project(h_BTF, down(config.hidden_dim), dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -24,5 +24,10 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     # One arena: the heaps of further ones are given back whatever the threshold.
-    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _GROW_BYTES))
+    settings = (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_MAX, 0),
+        (_M_TRIM_THRESHOLD, _KEEP_BYTES),
+        (_M_TOP_PAD, _GROW_BYTES),
+    )
     return all(mallopt(option, value) == 1 for option, value in settings)

@@ -393,3 +393,23 @@ def test_wrong_settings_are_named(settings: dict[str, Any]) -> None:
 def test_template_never_ends_a_context_in_a_space() -> None:
     for template in (Template(), FileTasks(glob="x").template):
         assert not template.separator.endswith(" ")
+
+
+@pytest.mark.parametrize("budget", [10, 30])
+def test_answers_take_no_more_positions_than_they_may(budget: int) -> None:
+    families = {"cipher": Cipher(), "affine": Affine()}
+    config = DataConfig(row_length=96, weights={"cipher": 1.0, "affine": 1.0}, answer_positions=budget)
+    rows = Rows(config, build_tasks(families), BYTES)
+    assert config.scored_positions == budget
+    counts = [np.count_nonzero(np.asarray(rows[i].weights_BT)) for i in range(50)]
+    assert max(counts) <= budget
+    assert min(counts) > budget - 8
+
+
+def test_half_of_the_row_is_no_limit_where_answers_are_not_longer_than_inputs() -> None:
+    families = {"cipher": Cipher(), "affine": Affine(prime=7), "word_label": WordLabel()}
+    config = DataConfig(row_length=96, weights=dict.fromkeys(families, 1.0))
+    free = Rows(config, build_tasks(families), BYTES)
+    held = Rows(dataclasses.replace(config, answer_positions=48), build_tasks(families), BYTES)
+    for i in range(50):
+        assert all(np.array_equal(a, b) for a, b in zip(free[i], held[i], strict=True))

@@ -108,7 +108,7 @@ def numpy_attention(config: ModelConfig, p: dict[str, Any], x: np.ndarray, band:
     for name in ("query", "key", "value"):
         y = numpy_linear(p[name], x)
         if config.conv_width:
-            kernel = p[f"{name}_conv"]["kernel"]
+            kernel = p[name]["convolution"]
             y = np.stack(
                 [sum(kernel[j] * y[t - j] for j in range(min(t + 1, len(kernel)))) for t in range(length)]
             )
