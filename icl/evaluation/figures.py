@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -186,7 +186,7 @@ def _band(curve: Curve) -> tuple[list[float], list[float]]:
 @contextmanager
 def _look() -> Iterator[None]:
     """Fonts, colours and grid of all figures. Names of tasks and models are text, never mathematics."""
-    settings = {
+    settings: dict[Any, Any] = {
         "font.size": 9,
         "axes.edgecolor": GRID,
         "axes.labelcolor": INK,

@@ -12,6 +12,7 @@ from icl.evaluation.curves import (
     curves,
     models,
     percent,
+    shown_ks,
     task_names,
     wording_name,
     wordings,
@@ -110,20 +111,15 @@ def _slice(results: Sequence[Result], last: Result, part: str, instruction: bool
 def _by_instruction(results: Sequence[Result], name: str) -> list[str]:
     """Tasks that the instruction helps beyond the intervals, before any demonstration and after all."""
     sentences = []
-    for ending, place in (("", min), (" on top of all demonstrations", max)):
+    for k in dict.fromkeys((shown_ks(results)[0], shown_ks(results)[-1])):
         helped = []
         for task in task_names(results):
-            rows = [
-                curve.points[place(curve.points)]
-                for instruction in (False, True)
-                for curve in models(curves(results, task, instruction))
-                if curve.name == name
-            ]
+            found = (curves(results, task, instruction) for instruction in (False, True))
+            rows = [curve.points[k] for both in found for curve in models(both) if curve.name == name]
             if len(rows) == 2 and _above(rows[1], rows[0]):
                 helped.append(f"{task} (from {percent(rows[0])} % to {percent(rows[1])} %)")
-        k = rows[0].k if rows else 0
         named = ", ".join(helped) if helped else "no task"
-        sentences.append(f"With {_shown(k)}, the instruction{ending} raises {named} beyond the intervals.")
+        sentences.append(f"With {_shown(k)}, the instruction raises {named} beyond the intervals.")
     return sentences
 
 

@@ -33,7 +33,7 @@ _INTERVALS = {
     "per_query": "Demonstrations are drawn anew for every query, so seeds are nested in queries: a query's "
     "score is its mean over seeds, and the clusters of queries are what varies.",
     "fixed": "One set of demonstrations a seed serves all queries of a task instance; where a task has one "
-    "instance, seeds and queries are crossed random effects (two-way analysis of variance, Satterthwaite's t).",
+    "instance, seeds and queries are crossed random effects (two-way analysis of variance, t by Satterthwaite).",
 }
 
 
@@ -169,8 +169,9 @@ def _prompts(samples: Sequence[Record], task: str) -> str:
     blocks = []
     for key in [*plain, *instructed]:
         by_checkpoint = {record.checkpoint: record for record in prompts[key]}
+        opened = " open" if key in unfolded else ""
         blocks.append(
-            f"<details{' open' if key in unfolded else ''}><summary>K = {key[1]}, {wording_name(key[0])}</summary>"
+            f"<details{opened}><summary>K = {key[1]}, {wording_name(key[0])}</summary>"
             f"<pre>{escape(prompts[key][0].prompt or '')}</pre><ul class='answers'>"
             f"{''.join(map(_answer, by_checkpoint.values()))}</ul></details>"
         )

@@ -1,0 +1,62 @@
+"""Metrics and the rules that need no model, worked by hand."""
+
+import numpy as np
+import pytest
+
+from icl.evaluation.baselines import copy, lookup, majority, predictions, training_majority
+from icl.evaluation.metrics import edit_distance, exact_match, token_accuracy
+from icl.tasks import Cipher, Example, build_tasks
+from tests.evaluation.toy import ToyTask, pairs, trial
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "distance"),
+    [("abc", " abc", 0), ("", "abc", 1), ("abd", "abc", 1 / 3), ("kitten", "sitting", 3 / 7)],
+)
+def test_edit_distance_is_levenshteins_over_the_longer_text(
+    prediction: str, gold: str, distance: float
+) -> None:
+    assert edit_distance(prediction, gold) == pytest.approx(distance)
+    assert edit_distance(gold, prediction) == pytest.approx(distance)
+
+
+def test_exact_match_ignores_white_space_around_and_nothing_else() -> None:
+    assert exact_match(" sea", "sea") == 1
+    assert exact_match("Sea", "sea") == 0
+    assert exact_match("s ea", "sea") == 0
+
+
+def test_token_accuracy_counts_the_delimiter() -> None:
+    assert token_accuracy([1, 2, 10], np.array([1, 3, 10], np.int32)) == pytest.approx(2 / 3)
+
+
+SHOWN = [Example("a", "1"), Example("b", "2"), Example("c", "2"), Example("a", "3")]
+
+
+def test_copy_answers_with_the_input() -> None:
+    assert copy(Example("a", "9"), SHOWN) == "a"
+
+
+def test_majority_answers_with_the_most_frequent_target_and_with_nothing_at_zero() -> None:
+    assert majority(Example("a", "9"), SHOWN) == "2"
+    assert majority(Example("a", "9"), SHOWN[:2]) == "1"  # of several the one shown first
+    assert majority(Example("a", "9"), []) == ""
+
+
+def test_lookup_answers_with_the_last_target_of_the_query_or_else_as_majority() -> None:
+    assert lookup(Example("a", "9"), SHOWN) == "3"
+    assert lookup(Example("z", "9"), SHOWN) == "2"
+    assert lookup(Example("a", "9"), []) == ""
+
+
+def test_rules_see_the_demonstrations_that_fit_and_no_more() -> None:
+    asked = trial(ToyTask(pairs(3)), SHOWN, Example("a", "9"), max_k=1)
+    assert predictions(asked, 4)["baseline:lookup"] == "1"
+    assert predictions(asked, 0)["baseline:lookup"] == ""
+
+
+def test_the_training_majority_is_that_of_a_finite_pool_only() -> None:
+    examples = [Example("a", "1"), Example("b", "2"), Example("c", "2")]
+    assert training_majority(ToyTask(examples), "held_out") == "2"
+    (endless,) = build_tasks({"cipher": Cipher()})["cipher"]
+    assert training_majority(endless, "held_out") is None

@@ -1,0 +1,169 @@
+"""One shared prefix and any batch say the same as each prompt read alone."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icl import model
+from icl.data.tokenizer import ByteTokenizer, Tokenizer
+from icl.evaluation.config import EvalConfig
+from icl.evaluation.plan import Trial, make_plan
+from icl.evaluation.scoring import (
+    Answer,
+    Request,
+    Scorer,
+    Shape,
+    answer_text,
+    choose_shapes,
+    make_request,
+    smallest_holding,
+    stop_ids,
+)
+from icl.model import ModelConfig
+from icl.tasks import Example
+from tests.evaluation.test_prompts import MergingTokenizer
+from tests.evaluation.toy import ToyTask, pairs, trial
+
+BYTES = ByteTokenizer()
+STOPS = stop_ids(BYTES, "\n")
+KS = (0, 1, 2, 4)
+LENGTH = 64
+ROWS = 4
+SHAPE = Shape(prefix=44, branch=40, branches=8, new_tokens=4)
+SMALL = ModelConfig(vocab_size=264, max_length=LENGTH, embed_dim=16, num_heads=2, scan_unroll=1)
+MODELS = {
+    "rotary": dataclasses.replace(SMALL, num_layers=2, positions="rotary", conv_width=4),
+    "learned": dataclasses.replace(SMALL, num_layers=1),
+}
+
+
+@functools.cache
+def params(name: str) -> Any:
+    """Large random parameters: fresh ones say one token forever. (Larger still, and rounding decides.)"""
+    fresh = model.init_params(MODELS[name], jax.random.key(1))
+    return jax.tree.map(lambda leaf: leaf * 4, fresh)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(config: ModelConfig, weights: Any, tokens_1T: Any) -> jax.Array:
+    positions = jnp.arange(tokens_1T.shape[1])[None]
+    return jax.nn.log_softmax(model.logits(config, weights, tokens_1T, jnp.ones_like(positions), positions))
+
+
+def log_probabilities(name: str, tokens: Sequence[int]) -> np.ndarray:
+    """Of the next token after each position, from one full forward pass without cache."""
+    padded = np.zeros((1, LENGTH), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return np.asarray(forward(MODELS[name], params(name), padded))[0, : len(tokens)]
+
+
+def alone(name: str, asked: Trial, tokenizer: Tokenizer, k: int) -> tuple[np.ndarray, list[int]]:
+    """Log-likelihoods of the gold tokens, and greedy tokens up to the stop, one prompt at a time."""
+    tokens = asked.tokens(tokenizer, k)
+    of_next = log_probabilities(name, tokens.full)
+    positions = np.arange(tokens.gold_start, len(tokens.full))
+    context = list(tokens.prompt)
+    for _ in range(asked.budget):
+        context.append(int(log_probabilities(name, context)[-1].argmax()))
+        if context[-1] in STOPS:
+            break
+    return of_next[positions - 1, tokens.gold], context[len(tokens.prompt) :]
+
+
+def ask(
+    name: str, requests: list[Request], rows: int = ROWS, shape: Shape = SHAPE
+) -> list[dict[int, Answer]]:
+    return list(Scorer(MODELS[name], params(name), rows, BYTES.pad_id).answers(requests, shape, STOPS))
+
+
+def trials(length: int = LENGTH) -> list[Trial]:
+    plan = make_plan(EvalConfig(ks=KS, seeds=1, queries=4), {"toy": (ToyTask(pairs(9)),)}, BYTES, length)
+    return list(plan.trials["toy"])
+
+
+def up_to_stop(generated: Sequence[int], budget: int) -> list[int]:
+    kept = list(generated[:budget])
+    ends = [i for i, token in enumerate(kept) if token in STOPS]
+    return kept[: ends[0] + 1] if ends else kept
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, MergingTokenizer()], ids=["bytes", "merging"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shared_prefix_says_the_same_as_each_prompt_alone(name: str, tokenizer: Tokenizer) -> None:
+    asked = trials()
+    answers = ask(name, [make_request(one, tokenizer, KS) for one in asked])
+    said = set()
+    for one, by_k in zip(asked, answers, strict=True):
+        for k in KS:
+            likelihoods, greedy = alone(name, one, tokenizer, k)
+            np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+            assert up_to_stop(by_k[k].generated, one.budget) == greedy
+            said.add(tuple(greedy))
+    assert len(said) > 5  # the model does not say one thing to all
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_prompt_that_fills_the_context_is_read_whole(name: str) -> None:
+    """Behind a cache that ends with the context there is no room for padding."""
+    full = [one for one in trials(length=LENGTH) if one.max_k == 4]
+    fewest = max(len(one.tokens(BYTES, 4).full) for one in full)
+    longer = Example("w" * (LENGTH - fewest), "tt", "other")
+    asked = [trial(ToyTask(pairs(9)), full[0].demonstrations, longer, budget=4)]
+    length = len(asked[0].tokens(BYTES, 4).full)
+    assert LENGTH - 8 <= length <= LENGTH
+    (by_k,) = ask(name, [make_request(one, BYTES, KS) for one in asked])
+    for k in KS:
+        likelihoods, _ = alone(name, asked[0], BYTES, k)
+        np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+
+
+def test_answers_do_not_depend_on_batch_size_or_shape() -> None:
+    requests = [make_request(one, BYTES, KS) for one in trials()]
+    batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, 5, 9))
+    for one, other, request in zip(batched, single, requests, strict=True):
+        for k in KS:
+            np.testing.assert_allclose(one[k].log_likelihoods, other[k].log_likelihoods, atol=1e-4)
+            assert one[k].argmax.tolist() == other[k].argmax.tolist()
+            texts = [answer_text(BYTES, a[k].generated, request.budget, "\n") for a in (one, other)]
+            assert texts[0] == texts[1]
+
+
+def test_what_is_generated_is_likeliest_token_by_token() -> None:
+    """Scoring the generated tokens as if they were gold finds each to be the model's first choice."""
+    for one in trials():
+        (by_k,) = ask("rotary", [make_request(one, BYTES, KS)])
+        generated = [token for token in up_to_stop(by_k[2].generated, one.budget) if token < 128]
+        query = Example(one.query.example.input, BYTES.decode(generated))
+        as_gold = trial(one.task, one.demonstrations, query, instruction=one.instruction)
+        (answer,) = ask("rotary", [make_request(as_gold, BYTES, KS)])
+        first_other = next((i for i, token in enumerate(by_k[2].generated) if token >= 128), one.budget)
+        assert answer[2].argmax.tolist()[:first_other] == by_k[2].generated[:first_other]
+
+
+def test_the_answer_ends_at_the_delimiter_the_start_token_or_the_budget() -> None:
+    assert answer_text(BYTES, [*b"ab\ncd"], 5, "\n") == "ab"
+    assert answer_text(BYTES, [*b"ab", BYTES.start_id, *b"cd"], 5, "\n") == "ab"
+    assert answer_text(BYTES, [*b"abcdef"], 3, "\n") == "abc"
+    assert answer_text(BYTES, [*b"a\nb\n\nc"], 9, "\n\n") == "a\nb"
+
+
+def test_a_delimiter_of_several_tokens_does_not_stop_generation_at_its_first() -> None:
+    assert stop_ids(BYTES, "\n") == (10, BYTES.start_id)
+    assert stop_ids(BYTES, "\n\n") == (BYTES.start_id,)
+
+
+def test_shapes_are_few_and_hold_every_request() -> None:
+    lengths = [*range(20, 40), *range(400, 420)]
+    counts = {Shape(length, 8, 3, 4): 5 for length in lengths}
+    one, two = choose_shapes(counts, 1), choose_shapes(counts, 4)
+    assert one == [Shape(419, 8, 3, 4)]
+    assert two == [Shape(39, 8, 3, 4), Shape(419, 8, 3, 4)]  # a third would spare little
+    request = make_request(trial(ToyTask(pairs(9)), pairs(3), Example("a", "b")), BYTES, (3,))
+    offered = [Shape(2, 8, 3, 4), Shape(39, 8, 3, 4), Shape(99, 8, 3, 4)]
+    assert smallest_holding(offered, request).prefix == 39
