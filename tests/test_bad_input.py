@@ -3,7 +3,9 @@
 The cases are those of tools/bad_input.py that need no trained run and no process of their own.
 """
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,9 @@ def test_bad_input_is_refused_in_one_line(
     arguments = [part.replace("{box}", str(box)) for part in case.arguments]
     assert arguments[0] == "icl.train"
     monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    for module, hook in ((sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
 
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
         app.run(train.main)

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -167,7 +167,7 @@ def _eval_cases() -> Iterator[Case]:
         ("a checkpoint that is a file", "book.txt", (), "book.txt"),
         ("a step that is not there", "run/checkpoints/999", (), "999"),
         ("a flipped bit in the parameters", "flipped", (), "damaged"),
-        ("a checkpoint whose description is of another model", "other_model", (), "other_model"),
+        ("a checkpoint with the parameters of another model", "other_model", (), "step 4"),
         ("a checkpoint without its description", "no_description", (), "no_description"),
         ("a truncated description", "bad_description", (), "bad_description"),
         ("a checkpoint whose task files are gone", "moved", (), "gone"),
@@ -176,7 +176,7 @@ def _eval_cases() -> Iterator[Case]:
         ("an unknown task", "run", ("EvalConfig.tasks = ['chess']",), "chess"),
         ("no seeds", "run", ("EvalConfig.seeds = 0",), "EvalConfig.seeds = 0"),
         ("a string for the number of queries", "run", ("EvalConfig.queries = 'all'",), "EvalConfig.queries"),
-        ("a setting of a family that the checkpoint does not know", "run", ("FileTasks.glb = 'x'",), "glb"),
+        ("an unknown setting of a family at evaluation", "run", ("FileTasks.glb = 'x'",), "glb"),
     ):
         yield Case(tried, _eval(checkpoint, *bindings), says, needs_run=True)
     yield Case("an output folder that is a file", _eval("run", output_dir="{box}/book.txt"), "book.txt", True)
@@ -230,19 +230,24 @@ def make_files(box: Path) -> None:
 
 def make_runs(box: Path) -> None:
     """A trained run, and damaged copies of it."""
-    done = _run(Case("", _train(*_RUN, workdir="{box}/run"), ""), box)
-    if done.returncode:
-        sys.exit(f"the run to be damaged did not train: {done.stderr}")
-    for name in ("flipped", "truncated", "other_model", "no_description", "bad_description", "moved"):
+    shutil.copytree(box / "tasks", box / "gone")
+    glob = ("--gin_bindings", "FileTasks.glob = '{box}/gone/*.json'")
+    for name, bindings in (("run", _RUN), ("moved", (*_OTHER_MODEL, *glob))):
+        done = _run(Case("", _train(*bindings, workdir="{box}/" + name), ""), box)
+        if done.returncode:
+            sys.exit(f"the run to be damaged did not train: {done.stderr}")
+    shutil.rmtree(box / "gone")
+    for name in ("flipped", "truncated", "other_model", "no_description", "bad_description"):
         shutil.copytree(box / "run", box / name)
-    for run in ("flipped",):
-        _flip_a_bit(box / run)
+    _flip_a_bit(box / "flipped")
     (box / "truncated" / "run.json").write_text((box / "run" / "run.json").read_text()[:200])
-    _edit_description(box / "other_model", lambda text: text.replace('"embed_dim": 32', '"embed_dim": 64'))
-    _edit_description(box / "bad_description", lambda text: text[: len(text) // 2])
-    _edit_description(box / "moved", lambda text: text.replace("/tasks/*.json", "/gone/*.json"))
+    for step in (box / "other_model" / "checkpoints").iterdir():
+        shutil.rmtree(step / "params")
+        shutil.copytree(box / "moved" / "checkpoints" / step.name / "params", step / "params")
     for description in (box / "no_description").glob("checkpoints/*/description"):
         shutil.rmtree(description)
+    for path in (box / "bad_description").glob("checkpoints/*/description/metadata"):
+        path.write_text(path.read_text()[:1000])
 
 
 def _flip_a_bit(run: Path) -> None:
@@ -252,11 +257,6 @@ def _flip_a_bit(run: Path) -> None:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-
-
-def _edit_description(run: Path, edit: Callable[[str], str]) -> None:
-    for path in run.glob("checkpoints/*/description/metadata"):
-        path.write_text(edit(path.read_text()))
 
 
 def _run(case: Case, box: Path) -> subprocess.CompletedProcess[str]:
