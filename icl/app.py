@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -45,15 +46,16 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         try:
             return main(argv)
         except InputError as error:
-            return refuse(str(error))
+            return _leave(refuse(str(error)))
         except KeyboardInterrupt:
             return 130
         except Exception as error:
             reason = outside_reason(error)
             if reason is None:
                 raise
-            return refuse(reason)
+            return _leave(refuse(reason))
 
+    _quieten_threads()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse_flags)
@@ -64,6 +66,23 @@ def refuse(reason: str) -> int:
     """Prints one line on stderr and returns exit code 2."""
     print("error: " + " ".join(reason.split()), file=sys.stderr, flush=True)
     return 2
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: what background writers still hold cannot be written, and they would say so."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _quieten_threads() -> None:
+    """Keeps quiet about threads that a disk or its permissions end: the main thread tells."""
+    report = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or outside_reason(arguments.exc_value) is None:
+            report(arguments)
+
+    threading.excepthook = hook
 
 
 def outside_reason(error: BaseException) -> str | None:

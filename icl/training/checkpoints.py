@@ -97,6 +97,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, keep_last: int, keep_every: int = 0) -> None:
         """Opens or makes `workdir/checkpoints`, and clears what killed saves left there."""
         logging.getLogger("absl").addFilter(_is_news)
+        _silence_abandoned_work()
         self._folder = workdir.absolute() / FOLDER
         if jax.process_index() == 0:
             for stale in self._folder.glob("*.orbax-checkpoint-tmp*"):
@@ -178,8 +179,8 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record is worth a line: Orbax warns at every save that there is no OCDBT to merge."""
-    return "Skipping merge of OCDBT" not in str(record.msg)
+    """Whether a log record is worth a line: what Orbax cannot do it also raises, after pages of traceback."""
+    return "orbax" not in record.pathname
 
 
 def _restore_item(folder: Path, step: int, item: str, target: Any, description: Description) -> Any:
@@ -219,7 +220,7 @@ def _read(where: str, item: str, restore: Callable[[], Any], names: Sequence[str
         return restore()
     except Exception as error:  # Orbax and TensorStore raise nearly every type on damaged files
         kind, text = type(error).__name__, str(error).strip()
-    _silence_abandoned_reads()
+    _silence_abandoned_work()
     folders = set(re.findall(rf"/{item}/([\w.]*\w)", text))
     damaged = [name for name in names if name.replace("/", ".") in folders]
     array = f"array {item}/{damaged[0]}" if damaged else f"item {item}"
@@ -228,14 +229,14 @@ def _read(where: str, item: str, restore: Callable[[], Any], names: Sequence[str
 
 
 @functools.cache
-def _silence_abandoned_reads() -> None:
-    """Keeps Python from reporting, at any later time, the reads that a failed restore left unfinished."""
+def _silence_abandoned_work() -> None:
+    """Keeps Python from reporting, at any later time, what a failed save or restore left unfinished."""
     report = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
-        is_read = code is not None and "orbax" in code.co_filename
-        if not is_read and "Event loop is closed" not in str(unraisable.exc_value):
+        is_orbax = code is not None and "orbax" in code.co_filename
+        if not is_orbax and "Event loop is closed" not in str(unraisable.exc_value):
             report(unraisable)
 
     sys.unraisablehook = hook

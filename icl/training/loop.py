@@ -18,6 +18,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from icl.errors import InputError
+from icl.parallel import keep_freed_memory
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
 from icl.training.description import Description
@@ -45,6 +46,8 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     """
     workdir = Path(workdir)
     check_workdir(workdir, run)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     with _Termination() as termination:
         setup = Setup(run)
         is_first = jax.process_index() == 0
