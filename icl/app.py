@@ -69,7 +69,7 @@ def refuse(reason: str) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process at once: what background writers still hold cannot be written, and they would say so."""
+    """Ends the process at once: background writers would still say what they cannot write."""
     sys.stdout.flush()
     os._exit(code)
 

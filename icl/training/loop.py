@@ -39,7 +39,7 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
       workdir: Its folder; made if need be.
 
     Returns:
-      Whether the run is finished; False when SIGTERM ended it early, with its state saved.
+      Whether it ended by itself; False when SIGTERM ended it, with its state saved.
 
     Raises:
       InputError: settings do not fit, the folder holds another run, or its checkpoint is damaged.
@@ -48,6 +48,15 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     check_workdir(workdir, run)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
+    try:
+        return _train(run, workdir)
+    except OSError as error:
+        error.filename = error.filename or str(workdir)
+        raise
+
+
+def _train(run: RunConfig, workdir: Path) -> bool:
+    """`train` in a folder that is free or this run's own."""
     with _Termination() as termination:
         setup = Setup(run)
         is_first = jax.process_index() == 0
@@ -115,7 +124,7 @@ class _Loop:
             log.start_clock()
             if stop:
                 progress.say(f"terminated: saved at step {step}")
-                return step == last
+                return False
         return True
 
     def _save(self, step: int, state: TrainState) -> None:
