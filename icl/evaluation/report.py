@@ -33,7 +33,7 @@ _INTERVALS = {
     "per_query": "Demonstrations are drawn anew for every query, so seeds are nested in queries: a query's "
     "score is its mean over seeds, and the clusters of queries are what varies.",
     "fixed": "One set of demonstrations a seed serves all queries of a task instance; where a task has one "
-    "instance, seeds and queries are crossed random effects (two-way analysis of variance, t by Satterthwaite).",
+    "instance, seeds and queries are crossed random effects (two-way analysis of variance, Satterthwaite).",
 }
 
 
