@@ -18,7 +18,6 @@ import jax
 from jax.experimental import multihost_utils
 
 from icl.errors import InputError
-from icl.parallel import keep_freed_memory
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
 from icl.training.description import Description
@@ -46,8 +45,6 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     """
     workdir = Path(workdir)
     check_workdir(workdir, run)
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     try:
         return _train(run, workdir)
     except OSError as error:

@@ -9,12 +9,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 Line = Mapping[str, Any]
@@ -28,7 +30,7 @@ class MetricWriters:
         path = workdir / "metrics.jsonl"
         drop_after(path, start_step)
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step + 1)
 
     def __enter__(self) -> "MetricWriters":
         return self
@@ -40,13 +42,38 @@ class MetricWriters:
     def write(self, line: Line) -> None:
         """Writes one line. Numbers that are not finite become null, as JSON has no others."""
         self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
-        for name, value in scalars(line):
-            self._tensorboard.add_scalar(name, value, line["step"])
+        self._tensorboard.write(line["step"], scalars(line))
 
     def sync(self) -> None:
         """Returns when every line written is on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+class _TensorBoard:
+    """An event file, written in the caller's thread.
+
+    tensorboardX's SummaryWriter has a thread of its own, which a full disk ends; the next writes then wait
+    for it forever.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Opens a file; TensorBoard drops what earlier files hold from `first_step` on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, values: Sequence[tuple[str, float]]) -> None:
+        """Writes the named numbers of a step."""
+        tagged = [Summary.Value(tag=name, simple_value=value) for name, value in values]
+        self._write(step, summary=Summary(value=tagged))
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        self._events.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
 
 class NoWriters:
@@ -74,8 +101,9 @@ class Progress:
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True)
-        self._name, self._total, self._start = name, total, start
-        self._began = self._last = time.monotonic()
+        self._name, self._total = name, total
+        self._first: tuple[int, float] | None = None
+        self._shown = time.monotonic()
 
     def update(self, step: int, loss: float, tokens_per_second: float, mfu: float | None) -> None:
         """Shows a step that is done."""
@@ -86,10 +114,11 @@ class Progress:
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._last < self._SECONDS and step < self._total:
+        first, began = self._first = self._first or (step, now)
+        if now - self._shown < self._SECONDS and step < self._total:
             return
-        self._last = now
-        left = (now - self._began) / max(step - self._start, 1) * (self._total - step)
+        self._shown = now
+        left = (now - began) / max(step - first, 1) * (self._total - step)
         self.say(f"step {step}/{self._total}, {text}, {left:.0f} s left")
 
     def say(self, text: str) -> None:
