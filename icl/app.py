@@ -10,6 +10,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from icl.errors import InputError
+from icl.host_memory import keep_freed_memory
 
 GIN_FILE = flags.DEFINE_multi_string(
     "gin_file", [], "A gin file, by path or by name in the package's gin folder; later ones win."
@@ -30,7 +31,7 @@ _OUTSIDE = {
     errno.ENOENT,
     errno.ENAMETOOLONG,
 }
-_OUTSIDE_TEXTS = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)))
+_OUTSIDE_TEXTS = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)))
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -56,6 +57,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
             return _leave(refuse(reason))
 
     _quieten_threads()
+    keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse_flags)
