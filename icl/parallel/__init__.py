@@ -1,6 +1,5 @@
 """Meshes and sharding rules: which mesh axes hold which part of an array."""
 
-from icl.parallel.host_memory import keep_freed_memory
 from icl.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
 from icl.parallel.partition import DEFAULT_RULES, Partitioner, Rules
 
@@ -10,6 +9,5 @@ __all__ = [
     "MeshConfig",
     "Partitioner",
     "Rules",
-    "keep_freed_memory",
     "make_mesh",
 ]

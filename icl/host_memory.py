@@ -7,7 +7,7 @@ faults every page in again: measured as half the time of a small model's step.
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # of malloc.h
 _KEEP_BYTES = 2**31 - 1
 _GROW_BYTES = 64 << 20
 
@@ -15,7 +15,7 @@ _GROW_BYTES = 64 << 20
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory for the next step; True where it took effect.
 
-    Call it before the first computation. Elsewhere than on glibc it does nothing.
+    Call it before JAX starts its threads, each of which settles on a heap of its own. Elsewhere than on glibc it does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False
