@@ -15,7 +15,8 @@ _GROW_BYTES = 64 << 20
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory for the next step; True where it took effect.
 
-    Call it before JAX starts its threads, each of which settles on a heap of its own. Elsewhere than on glibc it does nothing.
+    Call it before JAX starts its threads, each of which settles on a heap of its own. It does nothing
+    where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
