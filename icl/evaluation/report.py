@@ -182,7 +182,7 @@ def _answer(record: Record) -> str:
     """What a checkpoint said, marked right or wrong in words and colour, and the gold answer if wrong."""
     kind, gold = "right", ""
     if not record.exact_match:
-        kind, gold = "wrong", f" (the answer is <mark>{escape(record.gold.strip())}</mark>)"
+        kind, gold = "wrong", f" (the answer is <mark class='gold'>{escape(record.gold.strip())}</mark>)"
     said = escape(record.prediction.strip()) or "nothing"
     return f"<li>{escape(record.checkpoint)}: <mark class='{kind}'>{said}</mark> {kind}{gold}</li>"
 

@@ -90,13 +90,16 @@ def evaluate(
       InputError: bad settings, tasks or checkpoints, or a folder that holds another evaluation.
     """
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
-    _claim(output_dir, config, assignments)
+    manifest = _manifest(config, assignments)
+    _refuse_another(output_dir, manifest)
     missing = [sum(len(s.trials) for s in a.shards if not s.path.exists()) for a in assignments]
     total = sum(len(a.plan) for a in assignments)
     with tqdm(total=total, initial=total - sum(missing), unit="trial", file=sys.stderr, smoothing=0.1) as bar:
         for assignment in assignments:
             bar.set_description(assignment.subject.label)
-            _ask(assignment, config, bar)
+            for shard, records in _asked(assignment, config, bar):
+                write_file(output_dir / MANIFEST, manifest)
+                write_lines(shard.path, records)
     results = baseline_results(_union([assignment.plan for assignment in assignments]), config)
     samples: list[Record] = []
     for assignment in assignments:
@@ -203,8 +206,8 @@ def _shards(subject: Subject, plan: Plan, config: EvalConfig, output_dir: Path) 
             yield Shard(output_dir / "records" / name, trials[start : start + TRIALS_PER_SHARD])
 
 
-def _claim(output_dir: Path, config: EvalConfig, assignments: Sequence[Assignment]) -> None:
-    """Writes down which evaluation the folder holds; refuses one that holds another."""
+def _manifest(config: EvalConfig, assignments: Sequence[Assignment]) -> bytes:
+    """Which evaluation a folder holds: settings, parameters and prompts, as JSON."""
     subjects = [
         {
             "label": a.subject.label,
@@ -215,19 +218,23 @@ def _claim(output_dir: Path, config: EvalConfig, assignments: Sequence[Assignmen
         for a in assignments
     ]
     settings = {f"EvalConfig.{name}": value for name, value in dataclasses.asdict(config).items()}
-    manifest = json.loads(json.dumps({**settings, "checkpoints": subjects}))
-    path = output_dir / MANIFEST
+    return (json.dumps({**settings, "checkpoints": subjects}, indent=1) + "\n").encode()
+
+
+def _refuse_another(output_dir: Path, manifest: bytes) -> None:
+    """Raises InputError if the folder is none, or holds another evaluation."""
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"--output_dir {output_dir} is a file; expected a folder")
-    if path.exists():
-        held = _read_manifest(path)
-        differing = [name for name in {**manifest, **held} if manifest.get(name) != held.get(name)]
-        if differing:
-            raise InputError(
-                f"--output_dir {output_dir} holds another evaluation ({', '.join(differing)} differ); "
-                "expected the same settings and checkpoints, or another folder"
-            )
-    write_file(path, (json.dumps(manifest, indent=1) + "\n").encode())
+    path = output_dir / MANIFEST
+    if not path.exists():
+        return
+    wanted, held = json.loads(manifest), _read_manifest(path)
+    differing = [name for name in {**wanted, **held} if wanted.get(name) != held.get(name)]
+    if differing:
+        raise InputError(
+            f"--output_dir {output_dir} holds another evaluation ({', '.join(differing)} differ); "
+            "expected the same settings and checkpoints, or another folder"
+        )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -238,8 +245,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _ask(assignment: Assignment, config: EvalConfig, progress: "tqdm[Any]") -> None:
-    """Writes the shards of a checkpoint that are missing; its parameters are read only if some are."""
+def _asked(
+    assignment: Assignment, config: EvalConfig, progress: "tqdm[Any]"
+) -> Iterator[tuple[Shard, list[Record]]]:
+    """The missing shards of a checkpoint with their records; parameters are read only if some are missing."""
     missing = [shard for shard in assignment.shards if not shard.path.exists()]
     if not missing:
         return
@@ -247,7 +256,7 @@ def _ask(assignment: Assignment, config: EvalConfig, progress: "tqdm[Any]") -> N
     params, _ = restore_params(assignment.subject.folder, description.step)
     scorer = Scorer(description.model, params, config.batch_rows, assignment.tokenizer.pad_id)
     for shard in missing:
-        write_lines(shard.path, list(_records(assignment, shard, scorer, config, progress)))
+        yield shard, list(_records(assignment, shard, scorer, config, progress))
 
 
 def _records(

@@ -140,14 +140,15 @@ def crossed_variance(cells_CS: Floats) -> tuple[float, float]:
 def effective_n(value: float, variance: float, df: float, clusters: int, trials: int) -> float:
     """How many independent trials would be as informative: binomial variance over design variance.
 
-    Corrected for the few clusters behind the variance, (t of the trials / t of the design)^2 at 97.5 %, and
-    never more than the trials there are (Korn and Graubard 1998, Survey Methodology 24). Where the sample
-    shows no variance, as at 0 and 100 %, each cluster counts once: queries of one cluster may all agree.
+    Never more than the trials there are, and corrected for the few clusters behind the variance by (t of
+    the trials / t of the design)^2 at 97.5 % (Korn and Graubard 1998, Survey Methodology 24). At 0 and
+    100 % the sample shows no variance; then each cluster counts once, for its queries may all agree.
     """
-    if variance <= 0 or df <= 0 or not 0 < value < 1:
+    if not 0 < value < 1 or df <= 0:
         return float(clusters)
+    informative = min(value * (1 - value) / variance, trials) if variance > 0 else trials
     correction = stats.t.ppf(1 - _TAIL, max(trials - 1, df)) / stats.t.ppf(1 - _TAIL, df)
-    return float(min(value * (1 - value) / variance * correction**2, trials))
+    return float(informative * correction**2)
 
 
 def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
@@ -191,7 +192,7 @@ def mean_estimate(parts: Sequence[Estimate], bounded: bool) -> Estimate:
     """Mean over tasks, each weighted alike, with its interval; tasks are fixed, their clusters are random.
 
     Variances add up, and degrees of freedom by Welch and Satterthwaite. A bounded task whose sample shows
-    no variance contributes that of (successes + 2) / (clusters + 4) (Agresti and Coull 1998).
+    no variance contributes that of (successes + 2) / (n + 4) (Agresti and Coull 1998), n its effective n.
     """
     value = float(np.mean([part.value for part in parts]))
     clusters, trials = sum(part.clusters for part in parts), sum(part.trials for part in parts)
@@ -213,8 +214,9 @@ def mean_estimate(parts: Sequence[Estimate], bounded: bool) -> Estimate:
 def _variance_share(part: Estimate, bounded: bool) -> tuple[float, float]:
     if not bounded or part.variance > 0:
         return part.variance, part.df
-    rate = (part.value * part.clusters + 2) / (part.clusters + 4)
-    return rate * (1 - rate) / (part.clusters + 4), float(max(part.clusters - 1, 1))
+    count = part.trials if 0 < part.value < 1 and part.df > 0 else part.clusters
+    rate = (part.value * count + 2) / (count + 4)
+    return rate * (1 - rate) / (count + 4), float(max(part.clusters - 1, 1))
 
 
 def _student(part: Estimate, method: str, bounded: bool) -> Estimate:

@@ -146,7 +146,7 @@ def test_the_same_results_give_the_same_report(tmp_path: Path) -> None:
 def test_answers_are_marked_right_or_wrong_in_words(html: str) -> None:
     assert (
         "<mark class='wrong'>&lt;script&gt;" in html
-        and "</mark> wrong (the answer is <mark>y</mark>)" in html
+        and "</mark> wrong (the answer is <mark class='gold'>y</mark>)" in html
     )
     assert "<mark class='right'>y</mark> right" in html
 

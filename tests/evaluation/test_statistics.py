@@ -80,6 +80,14 @@ def test_identical_queries_of_a_cluster_count_once() -> None:
     assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high), abs=0.01)
 
 
+def test_clusters_that_agree_exactly_do_not_count_as_one_trial_each() -> None:
+    """Every instance of an exhausted task holds the constant answer equally often."""
+    values_CQS = np.tile(np.arange(7) == 0, (8, 1)).astype(float)[:, :, None]
+    found = estimate(scores(values_CQS))
+    n = 56 * float(stats.t.ppf(0.975, 55) / stats.t.ppf(0.975, 7)) ** 2
+    assert (found.low, found.high) == pytest.approx(clopper_pearson(n / 7, n))
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("clusters", [20, 1000])
 def test_scores_at_the_edge_have_an_exact_interval(value: float, clusters: int) -> None:
