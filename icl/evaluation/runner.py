@@ -202,7 +202,7 @@ def _shards(subject: Subject, plan: Plan, config: EvalConfig, output_dir: Path) 
         for number, start in enumerate(range(0, len(trials), TRIALS_PER_SHARD)):
             content = digest(subject.label, subject.checksum, plan.fingerprint, settings, task, number)
             where = f"{subject.label}.{subject.description.step}.{task}.{number:04d}"
-            name = re.sub(r"[^\w.@-]+", "-", where) + f".{content[:12]}.jsonl.gz"
+            name = re.sub(r"[^\w.@-]+", "-", where)[:150] + f".{content[:12]}.jsonl.gz"
             yield Shard(output_dir / "records" / name, trials[start : start + TRIALS_PER_SHARD])
 
 

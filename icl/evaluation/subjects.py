@@ -27,11 +27,10 @@ class Subject:
 
     @property
     def checksum(self) -> str:
-        """Names the parameters by their content."""
-        sums = sorted(
-            (name, s) for name, s in self.description.checksums.items() if name.startswith("params")
-        )
-        return digest(*(part for pair in sums for part in pair))
+        """Names the model by its shape and the content of its parameters."""
+        sums = self.description.checksums
+        of_params = (f"{name} {sums[name]}" for name in sorted(sums) if name.startswith("params/"))
+        return digest(str(self.description.model), *of_params)
 
 
 def find_subjects(checkpoints: Sequence[str | Path], step: int | None = None) -> list[Subject]:

@@ -123,6 +123,15 @@ def test_a_prompt_that_fills_the_context_is_read_whole(name: str) -> None:
         np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
 
 
+def test_a_query_that_reads_like_the_next_demonstrations_shares_no_more_than_is_left() -> None:
+    """Its prompt for K = 1 runs on along the shared prefix, behind where the branch for K = 2 has overwritten."""
+    asked = trial(ToyTask(pairs(9)), pairs(3), Example("w1>t1\nw2", "t7"))
+    (by_k,) = ask("rotary", [make_request(asked, BYTES, KS)])
+    for k in by_k:
+        likelihoods, _ = alone("rotary", asked, BYTES, k)
+        np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+
+
 def test_answers_do_not_depend_on_batch_size_or_shape() -> None:
     requests = [make_request(one, BYTES, KS) for one in trials()]
     batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, 5, 9))
