@@ -124,7 +124,7 @@ def test_a_prompt_that_fills_the_context_is_read_whole(name: str) -> None:
 
 
 def test_a_query_that_reads_like_the_next_demonstrations_shares_no_more_than_is_left() -> None:
-    """Its prompt for K = 1 runs on along the shared prefix, behind where the branch for K = 2 has overwritten."""
+    """For K = 1 it runs on along the shared prefix, behind where the branch for K = 2 has overwritten it."""
     asked = trial(ToyTask(pairs(9)), pairs(3), Example("w1>t1\nw2", "t7"))
     (by_k,) = ask("rotary", [make_request(asked, BYTES, KS)])
     for k in by_k:
