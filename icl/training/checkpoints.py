@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from icl.training.step import TrainState
 
 FOLDER = "checkpoints"
 PARAMS, OPTIMIZER, DESCRIPTION = "params", "optimizer", "description"
+_CLOSED_LOOP = "Event loop is closed"
 
 
 def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, int]:
@@ -216,11 +218,11 @@ def _read(where: str, item: str, restore: Callable[[], Any], names: Sequence[str
 
     It names the one of `names` whose folder (dots for slashes) the error tells of, if any.
     """
+    _silence_abandoned_work()
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise nearly every type on damaged files
         kind, text = type(error).__name__, str(error).strip()
-    _silence_abandoned_work()
     folders = set(re.findall(rf"/{item}/([\w.]*\w)", text))
     damaged = [name for name in names if name.replace("/", ".") in folders]
     array = f"array {item}/{damaged[0]}" if damaged else f"item {item}"
@@ -230,16 +232,23 @@ def _read(where: str, item: str, restore: Callable[[], Any], names: Sequence[str
 
 @functools.cache
 def _silence_abandoned_work() -> None:
-    """Keeps Python from reporting, at any later time, what a failed save or restore left unfinished."""
-    report = sys.unraisablehook
+    """Keeps Python from reporting, at any later time, what a failed save or restore left unfinished.
+
+    TensorStore's threads call back into an event loop that is closed by then, and print that as uncaught.
+    """
+    report, report_uncaught = sys.unraisablehook, sys.excepthook
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
         is_orbax = code is not None and "orbax" in code.co_filename
-        if not is_orbax and "Event loop is closed" not in str(unraisable.exc_value):
+        if not is_orbax and _CLOSED_LOOP not in str(unraisable.exc_value):
             report(unraisable)
 
-    sys.unraisablehook = hook
+    def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if _CLOSED_LOOP not in str(error):
+            report_uncaught(kind, error, traceback)
+
+    sys.unraisablehook, sys.excepthook = hook, uncaught
 
 
 def _committed_steps(folder: Path) -> list[int]:
