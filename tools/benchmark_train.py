@@ -164,8 +164,8 @@ def report(name: str, shape: Shape, steps: int, plain: bool) -> None:
     for who, speed in rounds.items():
         print(
             f"  {who:10} {tokens / speed.seconds:9,.0f} tokens/s  {speed.seconds * 1e3:8.1f} ms/step  "
-            f"{flops / speed.seconds / 1e9:6.1f} GFLOP/s  {flops / speed.seconds / rate:5.1%} of the matmul rate"
-            f"  (loss {speed.loss:.4f})"
+            f"{flops / speed.seconds / 1e9:6.1f} GFLOP/s  {flops / speed.seconds / rate:5.1%} of the matmul "
+            f"rate  (loss {speed.loss:.4f})"
         )
     if plain:
         print(f"  icl / plain {rounds['plain JAX'].seconds / rounds['icl'].seconds:.2f}", flush=True)

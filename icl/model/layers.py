@@ -172,7 +172,9 @@ def rotary_angles(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Arr
     exponents_R = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
     frequencies_R = config.rotary_base**-exponents_R
     angles = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None]
-    return jnp.cos(angles), jnp.sin(angles)
+    # Kept apart from what reads them, or every layer would compute them again, forward and backward.
+    cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+    return cos, sin
 
 
 def rotate(x_BTHK: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,5 +1,6 @@
 """A KV cache gives the numbers of a full forward pass, however it was filled, cut and branched."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl.errors import InputError
-from icl.model import ModelConfig, cut, extend, greedy, init_cache
-from tests.model.test_transformer import VARIANTS, random_params, run, variant
+from icl.model import ModelConfig, cut, extend, greedy, hidden_states, init_cache
+from tests.model.test_transformer import VARIANTS, packed, random_params, run, variant
 
 TOLERANCE = 1e-4
 PADDED = 40  # one shape for all: what stands behind is not seen
@@ -102,6 +103,20 @@ def test_greedy_decoding_takes_the_argmax_of_the_full_forward(name: str) -> None
         first = next((i for i, token in enumerate(free[row]) if token == stop), 8)
         np.testing.assert_array_equal(stopped[row, :first], free[row, :first])
         assert (stopped[row, first:] == stop).all()
+
+
+@pytest.mark.parametrize("attention", ["reference", "blocked"])
+@pytest.mark.parametrize("name", ["gpt2", "convolution"])
+def test_outputs_at_some_positions_are_those_of_all(name: str, attention: Any) -> None:
+    config = dataclasses.replace(variant(name), attention=attention, max_length=160)
+    params = random_params(config)
+    tokens, segments, positions = packed(np.random.default_rng(0), 2, [90, 50, 20])
+    at_BA = np.random.default_rng(1).integers(0, 160, (2, 40))
+    hidden = jax.jit(hidden_states, static_argnums=0)
+    whole = hidden(dataclasses.replace(config, attention="reference"), params, tokens, segments, positions)
+    found = hidden(config, params, tokens, segments, positions, None, at_BA)
+    want = np.take_along_axis(np.asarray(whole), at_BA[..., None], axis=1)
+    np.testing.assert_allclose(found, want, atol=1e-5)
 
 
 def test_a_cache_longer_than_the_learned_positions_is_refused() -> None:

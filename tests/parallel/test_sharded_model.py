@@ -46,8 +46,9 @@ def make_batch() -> tuple[np.ndarray, ...]:
 def loss(
     config: ModelConfig, partitioner: Partitioner | None, params: Any, batch: tuple[jax.Array, ...]
 ) -> jax.Array:
-    log_probs = jax.nn.log_softmax(logits(config, params, *batch[:3], partitioner))
-    return -jnp.mean(jnp.take_along_axis(log_probs, batch[3][..., None], axis=-1))
+    inputs, segments, positions, targets = batch
+    log_probs = jax.nn.log_softmax(logits(config, params, inputs, segments, positions, partitioner))
+    return -jnp.mean(jnp.take_along_axis(log_probs, targets[..., None], axis=-1))
 
 
 @functools.cache
@@ -56,8 +57,8 @@ def single_device(config: ModelConfig) -> tuple[Any, Any]:
     return jax.jit(jax.value_and_grad(functools.partial(loss, config, None)))(params, make_batch())
 
 
-def shapes_in(program: str) -> Iterator[tuple[int, ...]]:
-    for dims in re.findall(r"\b(?:f32|bf16|s32|pred)\[([\d,]+)\]", program):
+def shapes_in(program: str | None) -> Iterator[tuple[int, ...]]:
+    for dims in re.findall(r"\b(?:f32|bf16|s32|pred)\[([\d,]+)\]", program or ""):
         yield tuple(int(d) for d in dims.split(","))
 
 
