@@ -41,31 +41,10 @@ cd "$ROOT"
 python=$ICL_VENV/bin/python
 start=$SECONDS
 
-# train THREADS RUNGS: becomes the process that trains some rungs, named with commas between them.
-train() {
-  if [[ $1 == one ]]; then
-    export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
-  fi
-  exec "$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin --rungs "$2" \
-    --gin_bindings "TrainConfig.seed = $seed" --gin_bindings "DataConfig.seed = $seed"
-}
-
-# Each gets a core, where there are two: threads that wait for each other's core cost half the speed. Ended
-# early, both save and stop.
-cores=$(getconf _NPROCESSORS_ONLN)
-echo "== training the rung m, and xs and s beside it, into $workdir"
-train "$( ((cores > 2)) && echo many || echo one)" m &
-large=$!
-train one xs,s >"$workdir/xs_s.log" 2>&1 &
-small=$!
-trap 'exit 130' INT TERM
-trap 'kill $large $small 2>/dev/null || true; wait || true' EXIT
-wait $large
-if ! wait $small; then
-  tail -n 5 "$workdir/xs_s.log" >&2
-  exit 1
-fi
-trap - INT TERM EXIT
+# The rungs one after the other: side by side, their threads wait for each other's cores.
+echo "== training the rungs xs, s and m into $workdir"
+"$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin \
+  --gin_bindings "TrainConfig.seed = $seed" --gin_bindings "DataConfig.seed = $seed"
 echo "== trained after $((SECONDS - start)) s; evaluating"
 "$python" -m icl.eval --checkpoint "$workdir/xs" --checkpoint "$workdir/s" --checkpoint "$workdir/m" \
   --output_dir "$workdir/eval" --gin_file gin/eval/quickstart.gin

@@ -1,6 +1,7 @@
-"""What needs no model: chance, copying the input, the most frequent answer, looking the query up.
+"""What needs no model: chance, copying the input, the most frequent answer, looking the query up; a ceiling.
 
-Each is a rule that sees what the model sees, so a K-curve above all of them shows more than these rules.
+Each rule sees what the model sees, so a K-curve above all of them shows more than these rules. The ceiling is
+what the demonstrations allow at best, where the task can say so.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from icl.evaluation.plan import Trial
 from icl.tasks.task import Example, Split, Task
 
 CHANCE = "baseline:chance"
+CEILING = "baseline:ceiling"
 TRAINING_MAJORITY = "baseline:training_majority"
 MAX_POOL = 100_000
 
@@ -46,6 +48,12 @@ def predictions(trial: Trial, k: int) -> dict[str, str]:
     """The answer of every rule to a trial's query after min(k, max_k) demonstrations."""
     shown = trial.demonstrations[: min(k, trial.max_k)]
     return {name: rule(trial.query.example, shown) for name, rule in RULES.items()}
+
+
+def ceiling(trial: Trial, k: int) -> float | None:
+    """The best exact-match rate that min(k, max_k) demonstrations allow; None where the task cannot say."""
+    shown = trial.demonstrations[: min(k, trial.max_k)]
+    return trial.query.instance.ceiling(trial.query.example, shown)
 
 
 def training_majority(task: Task, split: Split) -> str | None:

@@ -126,6 +126,9 @@ def _baseline_observation(trial: Trial, k: int, answers: Mapping[str, str]) -> O
     for rule, answer in answers.items():
         scores[rule, "exact_match"] = exact_match(answer, trial.query.example.target)
         scores[rule, "edit_distance"] = edit_distance(answer, trial.query.example.target)
+    best = baselines.ceiling(trial, k)
+    if best is not None:
+        scores[baselines.CEILING, "exact_match"] = best
     return Observation(
         trial.task.name,
         k,

@@ -5,7 +5,7 @@ An instance is one bijection of the letters; it is learnt from the letters that 
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -93,6 +93,12 @@ class CipherInstance(TaskInstance):
         for words in draw(rng, len(self._letters), self._length):
             for word, code in zip(spell(self._letters[words]), spell(self._image[words]), strict=True):
                 yield Example(word, code, None if self._length == 1 else word)
+
+    def ceiling(self, query: Example, shown: Sequence[Example]) -> float:
+        """Letters shown are known; the others are a bijection of what remains."""
+        known = set("".join(example.input for example in shown))
+        unknown = len(set(query.input) - known)
+        return 1 / math.perm(len(self._letters) - len(known), unknown)
 
 
 def _partitions(items: int, blocks: int) -> int:

@@ -5,7 +5,7 @@ An instance is a composition of positions: letter j of the output is letter sigm
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -135,3 +135,15 @@ class PositionMapInstance(TaskInstance):
             inputs = self._letters[words]
             for word, target in zip(spell(inputs), spell(inputs[:, self._sigma]), strict=True):
                 yield Example(word, target, word)
+
+    def ceiling(self, query: Example, shown: Sequence[Example]) -> float:
+        """Each output position comes from one of the input positions that no demonstration excludes."""
+        best = 1.0
+        for place in range(len(query.target)):
+            letters = [
+                query.input[i]
+                for i in range(len(query.input))
+                if all(example.input[i] == example.target[place] for example in shown)
+            ]
+            best *= max(map(letters.count, letters)) / len(letters)
+        return best

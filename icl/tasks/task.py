@@ -7,7 +7,7 @@ function of its key.
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,6 +80,15 @@ class TaskInstance(abc.ABC):
         They are the demonstrations, unless the instance keeps examples to test apart from them.
         """
         return self.demonstrations(rng)
+
+    def ceiling(self, query: Example, shown: Sequence[Example]) -> float | None:
+        """The best exact-match rate (0..1) that these demonstrations allow, without the instruction.
+
+        For one who knows how the family is made, but of this instance only what they show: what can be read
+        off them or excluded, and a guess among what remains. None where that is not known.
+        """
+        del query, shown
+        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

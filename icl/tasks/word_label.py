@@ -4,7 +4,7 @@ An instance gives a few words a label each; it is learnt by finding the word amo
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class WordLabelTask(GeneratedTask):
                     words.append(word)
         order = rng.permutation(len(settings.labels))[: settings.num_words]
         targets = [settings.labels[i] for i in order]
-        return WordLabelInstance(self.name, words[: settings.num_words], targets)
+        return WordLabelInstance(self.name, words[: settings.num_words], targets, len(settings.labels))
 
     def chance(self) -> float:
         """A guess among all labels."""
@@ -82,8 +82,9 @@ class WordLabelTask(GeneratedTask):
 class WordLabelInstance(TaskInstance):
     """A few words with a label each; no key, for it is lookup by nature."""
 
-    def __init__(self, task: str, words: list[str], targets: list[str]) -> None:
+    def __init__(self, task: str, words: list[str], targets: list[str], num_labels: int) -> None:
         self.task = task
+        self._num_labels = num_labels
         self.name = " ".join(sorted(f"{word}={target}" for word, target in zip(words, targets, strict=True)))
         self.instruction: str | None = "label " + " ".join(sorted(targets))
         self._examples = [Example(word, target) for word, target in zip(words, targets, strict=True)]
@@ -92,3 +93,8 @@ class WordLabelInstance(TaskInstance):
         while True:
             for choice in rng.integers(0, len(self._examples), 32).tolist():
                 yield self._examples[choice]
+
+    def ceiling(self, query: Example, shown: Sequence[Example]) -> float:
+        """Look-up, and a guess among the labels not shown."""
+        seen = {example.input: example.target for example in shown}
+        return 1.0 if query.input in seen else 1 / (self._num_labels - len(seen))

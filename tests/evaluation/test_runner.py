@@ -129,7 +129,7 @@ def test_lookup_tasks_are_split_by_whether_the_query_was_shown(whole: Path) -> N
 
 def test_baselines_stand_once_beside_the_checkpoints(whole: Path) -> None:
     found = [r for r in rows(whole) if r["checkpoint"] == "baseline" and r["task"] == "word_label"]
-    scorings = {"baseline:chance", "baseline:copy", "baseline:majority", "baseline:lookup"}
+    scorings = {f"baseline:{rule}" for rule in ("chance", "copy", "majority", "lookup", "ceiling")}
     assert {r["scoring"] for r in found} == scorings
     seen = [r for r in found if (r["scoring"], r["slice"]) == ("baseline:lookup", "query_seen")]
     assert {r["value"] for r in seen if r["metric"] == "exact_match"} == {1.0}

@@ -288,3 +288,42 @@ def test_wrong_settings_name_field_and_value(family: Any, settings: dict[str, An
     with pytest.raises(InputError, match="expected") as error:
         family(**settings)
     assert names in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "shown", "query", "want"),
+    [
+        (Cipher(letters=6), [], "abc", 1 / (6 * 5 * 4)),
+        (Cipher(letters=6), ["abd"], "abc", 1 / 3),
+        (Cipher(letters=6), ["abd", "cde"], "abc", 1.0),
+        (Affine(prime=7), [], "3", 1 / 7),
+        (Affine(prime=7), ["1", "2"], "3", 1 / 5),
+        (Affine(prime=7), ["1", "3"], "3", 1.0),
+        (PositionMap(lengths=(3,), length_weights=(1.0,)), [], "klm", 1 / 27),
+        (PositionMap(lengths=(3,), length_weights=(1.0,)), ["klm"], "mlk", 1.0),
+        (PositionMap(lengths=(3,), length_weights=(1.0,)), [], "kkl", (2 / 3) ** 3),
+    ],
+)
+def test_a_ceiling_counts_what_the_demonstrations_leave_open(
+    family: Any, shown: list[str], query: str, want: float
+) -> None:
+    (task,) = family.build("family")
+    instance = task.instance("held_out", 0)
+    examples = {word: _answered(instance, word) for word in (*shown, query)}
+    found = instance.ceiling(examples[query], [examples[word] for word in shown])
+    assert found == pytest.approx(want)
+
+
+def _answered(instance: TaskInstance, word: str) -> Example:
+    """The instance's own example with that input."""
+    return next(e for e in instance.demonstrations(generator("ceiling")) if e.input == word)
+
+
+def test_the_ceiling_of_labels_excludes_those_that_were_shown() -> None:
+    (task,) = WordLabel().build("word_label")
+    instance = task.instance("held_out", 0)
+    examples = {e.input: e for e in itertools.islice(instance.demonstrations(generator("labels")), 200)}
+    first, second, *_ = examples.values()
+    assert instance.ceiling(first, []) == pytest.approx(task.chance())
+    assert instance.ceiling(first, [second]) == pytest.approx(1 / (1 / task.chance() - 1))
+    assert instance.ceiling(first, [second, first]) == 1.0
