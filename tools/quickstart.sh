@@ -41,10 +41,26 @@ cd "$ROOT"
 python=$ICL_VENV/bin/python
 start=$SECONDS
 
-# The rungs one after the other: side by side, their threads wait for each other's cores.
-echo "== training the rungs xs, s and m into $workdir"
-"$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin \
-  --gin_bindings "TrainConfig.seed = $seed" --gin_bindings "DataConfig.seed = $seed"
+# train RUNG: trains one rung of the ladder; the rungs resume by themselves when this script is run again.
+train() {
+  exec "$python" -m icl.train --workdir "$workdir" --gin_file gin/runs/quickstart.gin --rungs "$1" \
+    --gin_bindings "TrainConfig.seed = $seed" --gin_bindings "DataConfig.seed = $seed"
+}
+
+# The small rungs gain little from a second core, so they share two; the large one has both to itself.
+echo "== training the rungs xs and s, then m, into $workdir"
+one_core=--xla_cpu_multi_thread_eigen=false
+XLA_FLAGS="${XLA_FLAGS:-} $one_core" train xs >"$workdir/xs.log" 2>&1 &
+small=$!
+trap 'exit 130' INT TERM
+trap 'kill $small 2>/dev/null || true; wait || true' EXIT
+(XLA_FLAGS="${XLA_FLAGS:-} $one_core" train s)
+if ! wait $small; then
+  tail -n 5 "$workdir/xs.log" >&2
+  exit 2
+fi
+trap - INT TERM EXIT
+(train m)
 echo "== trained after $((SECONDS - start)) s; evaluating"
 "$python" -m icl.eval --checkpoint "$workdir/xs" --checkpoint "$workdir/s" --checkpoint "$workdir/m" \
   --output_dir "$workdir/eval" --gin_file gin/eval/quickstart.gin

@@ -5,7 +5,7 @@ Every sentence is built from results, so it changes when they do.
 
 from collections.abc import Sequence
 
-from icl.evaluation.baselines import CHANCE
+from icl.evaluation.baselines import CEILING, CHANCE
 from icl.evaluation.curves import (
     Curve,
     baselines,
@@ -45,8 +45,10 @@ def findings(results: Sequence[Result]) -> list[str]:
 
 def _over_k(curve: Curve, found: Sequence[Curve], instruction: bool) -> str:
     first, last = curve.points[min(curve.points)], curve.last
-    chance = next((c.last for c in baselines(found) if c.first.scoring == CHANCE), None)
-    ending = f"; chance is {percent(chance)} %" if chance else ""
+    bounds = {b.first.scoring: b.last for b in baselines(found)}
+    ending = f"; chance is {percent(bounds[CHANCE])} %" if CHANCE in bounds else ""
+    if CEILING in bounds:
+        ending += f", and the demonstrations allow {100 * bounds[CEILING].value:.1f} % at most"
     rise = f", and {percent(first)} % with {_shown(first.k)}" if last.k != first.k else ""
     return (
         f"{_named(curve)} answers {percent(last)} % of the queries exactly with {_shown(last.k)} "
@@ -70,13 +72,15 @@ def _by_task(results: Sequence[Result], name: str, instruction: bool) -> list[st
         found = curves(results, task, instruction)
         curve = next((curve for curve in models(found) if curve.name == name), None)
         if curve is not None:
-            kind, detail = _kind(results, curve, baselines(found), instruction)
+            kind, detail = _kind(
+                results, curve, [b for b in baselines(found) if b.first.scoring != CEILING], instruction
+            )
             kinds.setdefault(kind, []).append(f"{task} ({detail})")
     return [f"{kind}: {', '.join(kinds[kind])}." for kind in _KINDS if kind in kinds]
 
 
 _LEARNT, _PARTLY = "Learnt", "Partly learnt"
-_LOOKED_UP = "Answered mostly by finding the query among the demonstrations"
+_LOOKED_UP = "Answered by finding the query among the demonstrations and excluding answers, not by a rule"
 _NOT = "Not learnt, no better than rules that know nothing of the task"
 _KINDS = (_LEARNT, _PARTLY, _LOOKED_UP, _NOT)
 
@@ -95,8 +99,17 @@ def _kind(
         detail = f"{percent(seen)} % where it stood there"
         if unseen:
             detail += f", {percent(unseen)} % where it did not"
-        return (_LEARNT if unseen and unseen.value >= SOLVED else _LOOKED_UP), detail
+        is_rule = unseen is not None and unseen.value >= SOLVED and _beats_exclusion(results, unseen)
+        return (_LEARNT if is_rule else _LOOKED_UP), detail
     return (_LEARNT if last.value >= SOLVED else _PARTLY), f"{percent(last)} %"
+
+
+def _beats_exclusion(results: Sequence[Result], unseen: Result) -> bool:
+    """Whether a score on queries that were not shown is above what excluding the answers shown gives."""
+    found = baselines(curves(results, unseen.task, unseen.instruction, part="query_unseen"))
+    bounds = [curve.points.get(unseen.k) for curve in found if curve.first.scoring == CEILING]
+    best = next((row.value for row in bounds if row is not None), 0.0)
+    return unseen.ci_low is not None and unseen.ci_low > best
 
 
 def _slice(results: Sequence[Result], last: Result, part: str, instruction: bool) -> Result | None:

@@ -167,8 +167,20 @@ def test_a_task_answered_by_lookup_is_not_called_learnt() -> None:
     ]
     sentences = findings([*results(), *slices])
     (found,) = (sentence for sentence in sentences if "cipher" in sentence)
-    assert found.startswith("Answered mostly by finding the query")
+    assert found.startswith("Answered by finding the query")
     assert "98.0" in found and "30.0" in found
+
+
+@pytest.mark.parametrize(("best", "kind"), [(0.85, "Answered by finding"), (0.5, "Learnt: cipher")])
+def test_a_rule_is_learnt_only_beyond_what_exclusion_gives(best: float, kind: str) -> None:
+    slices = [
+        result("large", "cipher", 4, 0.98, slice="query_seen"),
+        result("large", "cipher", 4, 0.88, slice="query_unseen"),
+        result("baseline", "cipher", 4, best, scoring="baseline:ceiling", slice="query_unseen"),
+        result("baseline", "cipher", 4, 1.0, scoring="baseline:ceiling"),
+    ]
+    (found,) = (s for s in findings([*results(), *slices]) if "cipher (" in s)
+    assert found.startswith(kind)
 
 
 def test_the_table_has_a_row_for_each_curve_with_its_intervals() -> None:
