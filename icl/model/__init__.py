@@ -1,6 +1,6 @@
 """The transformer as pure functions of (config, parameters, tokens)."""
 
-from icl.model.cache import Cache, cut, extend, init_cache
+from icl.model.cache import Cache, extend, init_cache
 from icl.model.config import ModelConfig
 from icl.model.decoding import greedy
 from icl.model.transformer import (
@@ -22,7 +22,6 @@ __all__ = [
     "ModelConfig",
     "abstract_params",
     "check_mesh",
-    "cut",
     "extend",
     "flops_per_token",
     "greedy",

@@ -1,4 +1,4 @@
-"""A KV cache that is a plain value: extended by chunks, cut at any position, branched by copying.
+"""A KV cache that is a plain value: extended by chunks, and cut by setting its lengths back.
 
 Each row has its own length. Keys beyond it may hold anything: masks use positions, so nothing sees them
 before they are overwritten.
@@ -79,9 +79,3 @@ def extend(
     assert layers is not None
     logits_BTV = unembed(config, params, final_norm(config, params, x_BTD))
     return logits_BTV, Cache(layers, cache.lengths_B + counts_B)
-
-
-def cut(cache: Cache, rows_N: jax.Array, lengths_N: jax.Array) -> Cache:
-    """Branches: row n of the result is row rows_N[n], cut to its first lengths_N[n] positions."""
-    layers = jax.tree.map(lambda leaf: jnp.take(leaf, rows_N, axis=1), cache.layers)
-    return Cache(layers, lengths_N.astype(jnp.int32))

@@ -4,14 +4,13 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl.errors import InputError
-from icl.model import ModelConfig, cut, extend, greedy, hidden_states, init_cache
+from icl.model import ModelConfig, extend, greedy, hidden_states, init_cache
 from tests.model.test_transformer import VARIANTS, packed, random_params, run, variant
 
 TOLERANCE = 1e-4
@@ -63,13 +62,12 @@ def test_a_branch_equals_its_own_prompt_computed_alone(name: str) -> None:
     rng = np.random.default_rng(5)
     prefix = rng.integers(0, config.vocab_size, (2, 20)).astype(np.int32)
     _, cache = step(config, params, init_cache(config, 2, 32), prefix, np.full(2, 20))
-    rows, lengths = np.array([1, 0, 1, 1]), np.array([3, 20, 11, 0])
-    suffix = rng.integers(0, config.vocab_size, (4, 6)).astype(np.int32)
-    branches = cut(cache, jnp.asarray(rows), jnp.asarray(lengths))
-    got, _ = step(config, params, branches, suffix, np.full(4, 6))
-    for n, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        alone = np.concatenate([prefix[row, :length], suffix[n]])
-        np.testing.assert_allclose(got[n], full_logits(config, params, alone)[length:], atol=TOLERANCE)
+    lengths = np.array([3, 11], np.int32)
+    suffix = rng.integers(0, config.vocab_size, (2, 6)).astype(np.int32)
+    got, _ = step(config, params, cache.replace(lengths_B=lengths), suffix, np.full(2, 6))
+    for row, length in enumerate(lengths):
+        alone = np.concatenate([prefix[row, :length], suffix[row]])
+        np.testing.assert_allclose(got[row], full_logits(config, params, alone)[length:], atol=TOLERANCE)
 
 
 def test_a_branch_cut_one_position_off_is_far_from_the_truth() -> None:
@@ -80,7 +78,7 @@ def test_a_branch_cut_one_position_off_is_far_from_the_truth() -> None:
     prefix = rng.integers(0, config.vocab_size, (1, 20)).astype(np.int32)
     suffix = rng.integers(0, config.vocab_size, (1, 6)).astype(np.int32)
     _, cache = step(config, params, init_cache(config, 1, 32), prefix, np.full(1, 20))
-    wrong = cut(cache, jnp.array([0]), jnp.array([10]))
+    wrong = cache.replace(lengths_B=np.array([10], np.int32))
     got, _ = step(config, params, wrong, suffix, np.full(1, 6))
     want = full_logits(config, params, np.concatenate([prefix[0, :11], suffix[0]]))[11:]
     assert np.abs(got[0] - want).max() > 10 * TOLERANCE
