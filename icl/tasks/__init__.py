@@ -4,21 +4,27 @@ Importing this package registers every family; a new one is imported here.
 """
 
 from icl.tasks.affine import Affine
+from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
 from icl.tasks.files import FileTasks
+from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
 from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, rebuild, register
+from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
 from icl.tasks.word_label import WordLabel
 
 __all__ = [
     "FAMILIES",
     "Affine",
+    "Arithmetic",
     "Cipher",
     "Example",
     "FileTasks",
+    "PairTasks",
     "PositionMap",
     "Query",
+    "Scrambles",
     "Split",
     "Task",
     "TaskInstance",

@@ -1,22 +1,24 @@
-"""Tasks from files: every JSON or JSONL file of {"input", "output"} objects is one task.
+"""Tasks from files: every JSON or JSONL file of examples is one task, and a glob is many.
 
-A file is split by a hash of the normalised input into a training part, which feeds rows and
-demonstrations, and a test part, which holds the queries. Whole files can be held out of training.
+The forms that a file may have are those of `icl.tasks.records`. Where texts are verbatim (contexts and
+completions), the template follows the file: what the contexts begin with delimits examples, and white space
+at the seam belongs to the completion; a prompt is then the texts one after the other.
 """
 
 import dataclasses
 import fnmatch
-import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-from icl.data.keys import digest, fraction
 from icl.errors import InputError, check_types
+from icl.tasks.exclusion import normalise
+from icl.tasks.pool import Distinct, PoolTask
+from icl.tasks.records import Record, read_records
 from icl.tasks.registry import register
-from icl.tasks.sources import find_files, read_records
-from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
+from icl.tasks.sources import find_files
+from icl.tasks.task import Example, Template
 
 
 @register("files")
@@ -27,23 +29,38 @@ class FileTasks:
     Tasks are named by file, without folder and suffix.
 
     Attributes:
-      glob: Path or glob of .json (a list of objects) or .jsonl (one object a line) files, also with .gz; a
-        folder stands for all of these in it.
-      exclude: Tasks that are left out altogether; wildcards are allowed.
-      held_out: Tasks that never feed training rows; wildcards are allowed.
+      glob: Path or glob of .json or .jsonl files, also with .gz or .zst; a folder stands for all of these in
+        it.
+      prefix: Written before the names of the tasks.
+      exclude: Files that are left out altogether; wildcards are allowed.
+      held_out: Tasks that never feed training rows, by file name; wildcards are allowed.
       test_share: Share of every file's examples that are queries.
+      pool: "split" keeps queries from demonstrations; "shared" takes both from all of a file, never the query
+        itself, and trains on none of it: the GPT-3 paper's way for tasks with one set.
+      exclusion_key: What a query must not share with its demonstrations: its input, or its output (the word
+        of a scramble).
       instructions: What a task asks, where its file does not say so in an "instruction" field.
-      separator: Written between input and output; the output follows after a space.
-      delimiter: Closes a demonstration and ends an answer.
+      separator: Written between input and output where texts are not verbatim; the output follows after a
+        space.
+      delimiter: Closes a demonstration and ends an answer, unless contexts begin with line ends.
+      end_marker: Cut off where an output ends in it, such as "<|endoftext|>".
+      max_characters: Examples whose texts are longer together are left out; 0 for none.
+      unfit: What happens to examples whose output is empty or holds the delimiter: an "error", or "skip".
     """
 
     glob: str = ""
+    prefix: str = ""
     exclude: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     test_share: float = 0.2
+    pool: Literal["split", "shared"] = "split"
+    exclusion_key: Literal["input", "output"] = "input"
     instructions: Mapping[str, str] | None = None
     separator: str = " ->"
     delimiter: str = "\n"
+    end_marker: str = ""
+    max_characters: int = 0
+    unfit: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -56,10 +73,12 @@ class FileTasks:
                 f"FileTasks.separator = {self.separator!r}, delimiter = {self.delimiter!r}: expected a "
                 "delimiter, and a separator that does not end in a space"
             )
+        if self.max_characters < 0:
+            raise InputError(f"FileTasks.max_characters = {self.max_characters}: expected 0 (any) or more")
 
     @property
     def template(self) -> Template:
-        """How examples are written."""
+        """How examples are written where texts are not verbatim."""
         return Template(separator=self.separator, target_prefix=" ", delimiter=self.delimiter)
 
     def build(self, name: str) -> "tuple[FileTask, ...]":
@@ -68,139 +87,134 @@ class FileTasks:
         Raises:
           InputError: a file is missing or malformed, or `held_out` or `instructions` names no file.
         """
-        pattern = f"{self.glob}/*.json*" if Path(self.glob).expanduser().is_dir() else self.glob
-        files: dict[str, Path] = {}
-        for path in find_files(pattern, "FileTasks.glob"):
-            stem = task_name(path)
-            if stem in files:
-                raise InputError(
-                    f"FileTasks.glob = {self.glob!r}: {files[stem]} and {path} make one task name"
-                )
-            if not _matches(stem, self.exclude):
-                files[stem] = path
-        if not files:
-            raise InputError(f"FileTasks.exclude = {self.exclude!r}: leaves out all files of {self.glob!r}")
+        files = task_files("FileTasks", self.glob, "*.json*", self.exclude)
         for field, patterns in (
             ("held_out", self.held_out),
             ("instructions", tuple(self.instructions or ())),
         ):
-            for pattern in patterns:
-                if not fnmatch.filter(files, pattern):
-                    raise InputError(
-                        f"FileTasks.{field}: {pattern!r} names none of the files of {self.glob!r}"
-                    )
+            check_patterns(f"FileTasks.{field}", patterns, files, self.glob)
         return tuple(FileTask(self, stem, files[stem]) for stem in sorted(files))
 
 
-class FileTask(Task):
-    """The examples of one file. Its one instance takes demonstrations from the training part.
+class FileTask(PoolTask):
+    """The examples of one file.
 
-    The part of an example depends on its normalised input alone, so that an input which stands in several
-    files is in the same part of each. `num_test` examples are kept from training. `num_repeats` counts
-    examples left out because their input stood before with the same output, `num_conflicts` those with
-    another one.
+    `num_repeats` counts examples left out because their input stood before with the same output,
+    `num_conflicts` those with another one, `num_unfit` those that are too long, empty, or hold the delimiter.
     """
 
     def __init__(self, settings: FileTasks, name: str, path: Path) -> None:
-        self.name = name
-        self.template = settings.template
-        self.trained = not _matches(name, settings.held_out)
-        self.num_repeats = self.num_conflicts = 0
         records = read_records(path)
-        examples = self._distinct(records, path)
-        parts: tuple[list[Example], list[Example]] = ([], [])
-        for example in examples:
-            parts[fraction("test part", str(example.key)) < settings.test_share].append(example)
-        train, test = parts
-        self.num_test = len(test)
-        if not train or not test:
-            raise InputError(
-                f"{path}: {len(train)} training and {len(test)} test examples; expected at least one of each"
-            )
-        instruction = _instruction(records, path, settings, name)
-        self._instances: dict[Split, FileInstance] = {
-            "train": FileInstance(name, instruction, train, train),
-            "held_out": FileInstance(name, instruction, train, test),
-        }
-        self._num_answers = len({example.target for example in examples})
-        self._fingerprint = digest(name, str((instruction, self.template, self.trained, train, test)))
-
-    def _distinct(self, records: list[dict[str, str]], path: Path) -> list[Example]:
-        """The first example of every input."""
-        examples: dict[str, Example] = {}
-        for record in records:
-            if self.template.delimiter in record["output"].strip():
-                raise InputError(
-                    f"{path}: the output {record['output'][:40]!r} holds the delimiter "
-                    f"{self.template.delimiter!r}; expected another FileTasks.delimiter"
-                )
-            example = Example(record["input"].strip(), record["output"].strip(), normalise(record["input"]))
-            known = examples.setdefault(example.input, example)
-            if known is not example:
-                self.num_repeats += known.target == example.target
-                self.num_conflicts += known.target != example.target
-        return list(examples.values())
-
-    def num_instances(self, split: Split) -> int | None:
-        return int(self.trained or split == "held_out")
-
-    def instance(self, split: Split, index: int) -> TaskInstance:
-        if not 0 <= index < (self.num_instances(split) or 0):
-            raise IndexError(f"task {self.name!r} has no {split} instance {index}")
-        return self._instances[split]
-
-    def queries(self, split: Split) -> Iterator[Query]:
-        """Each example to test once: the test part, or the training part for the split "train"."""
-        for index in range(self.num_instances(split) or 0):
-            instance = self.instance(split, index)
-            examples = sorted(self._instances[split].tested, key=lambda example: digest(example.input))
-            for example in examples:
-                yield Query(instance, example, f"{self.name}:{digest(example.input)}")
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    def chance(self) -> float:
-        """A guess among the different outputs of the file."""
-        return 1 / self._num_answers
+        template = _template(settings, records)
+        fit = [example for record in records if (example := _example(settings, template, record)) is not None]
+        self.num_unfit = len(records) - len(fit)
+        distinct = Distinct(fit)
+        self.num_repeats, self.num_conflicts = distinct.num_repeats, distinct.num_conflicts
+        super().__init__(
+            f"{settings.prefix}{name}",
+            template,
+            distinct.examples,
+            where=str(path),
+            instruction=_instruction(records, path, settings, name),
+            trained=not matches(name, settings.held_out),
+            test_share=settings.test_share,
+            shared=settings.pool == "shared",
+        )
 
 
-class FileInstance(TaskInstance):
-    """The one instance of a file: demonstrations from one part, tests from another."""
+def task_files(family: str, pattern: str, within: str, exclude: Sequence[str]) -> dict[str, Path]:
+    """The files of a glob by task name.
 
-    def __init__(
-        self, task: str, instruction: str | None, shown: list[Example], tested: list[Example]
-    ) -> None:
-        self.task = task
-        self.name = task
-        self.instruction: str | None = instruction
-        self.tested = tested
-        self._shown = shown
+    Args:
+      family: Settings class, for errors.
+      pattern: Path or glob, or a folder.
+      within: Which files of a folder.
+      exclude: Names that are left out; wildcards are allowed.
 
-    def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
-        return (self._shown[i] for i in rng.permutation(len(self._shown)))
+    Raises:
+      InputError: there is none, or two files make one name.
+    """
+    found = f"{pattern}/{within}" if Path(pattern).expanduser().is_dir() else pattern
+    files: dict[str, Path] = {}
+    for path in find_files(found, f"{family}.glob"):
+        stem = task_name(path)
+        if stem in files:
+            raise InputError(f"{family}.glob = {pattern!r}: {files[stem]} and {path} make one task name")
+        if not matches(stem, exclude):
+            files[stem] = path
+    if not files:
+        raise InputError(f"{family}.exclude = {exclude!r}: leaves out all files of {pattern!r}")
+    return files
 
-    def episode(self, rng: np.random.Generator) -> Iterator[Example]:
-        return (self.tested[i] for i in rng.permutation(len(self.tested)))
 
-
-def normalise(text: str) -> str:
-    """Text for comparison: compatibility forms, case and runs of white space do not count."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def check_patterns(field: str, patterns: Sequence[str], files: Mapping[str, Path], glob: str) -> None:
+    """Raises InputError for a pattern that names none of the files."""
+    for pattern in patterns:
+        if not fnmatch.filter(files, pattern):
+            raise InputError(f"{field}: {pattern!r} names none of the files of {glob!r}")
 
 
 def task_name(path: Path) -> str:
-    """The name of a file without .gz and its suffix."""
-    return Path(path.name.removesuffix(".gz")).stem
+    """The name of a file without .gz or .zst and its suffix."""
+    return Path(path.name.removesuffix(".gz").removesuffix(".zst")).stem
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns, with wildcards, is the name's."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _instruction(records: list[dict[str, str]], path: Path, settings: FileTasks, name: str) -> str | None:
+def _template(settings: FileTasks, records: Sequence[Record]) -> Template:
+    """The settings' template, or the one that a verbatim file has."""
+    if not records[0].verbatim:
+        return settings.template
+    delimiter = _most_common(_leading(record.input) for record in records)
+    seam = _most_common(
+        record.input[len(record.input.rstrip()) :] + _leading(record.output, " \n\t") for record in records
+    )
+    delimiter = delimiter or settings.delimiter
+    while delimiter in seam:  # an answer would end where it begins
+        delimiter += settings.delimiter
+    return Template(separator="", target_prefix=seam, delimiter=delimiter)
+
+
+def _example(settings: FileTasks, template: Template, record: Record) -> Example | None:
+    """A record as an example; None where it does not fit.
+
+    Raises:
+      InputError: it does not fit and `FileTasks.unfit` is "error".
+    """
+    text, output = record.input.strip(), record.output.removesuffix(settings.end_marker).strip()
+    if settings.max_characters and len(text) + len(output) > settings.max_characters:
+        return None
+    problem = ""
+    if not output:
+        problem = "the output is empty"
+    elif template.delimiter in output:
+        problem = f"the output {output[:40]!r} holds the delimiter {template.delimiter!r}"
+    elif any(template.delimiter in choice for choice in record.choices):
+        problem = f"a choice holds the delimiter {template.delimiter!r}"
+    if problem and settings.unfit == "skip":
+        return None
+    if problem:
+        raise InputError(
+            f"{record.where}: {problem}; expected another FileTasks.delimiter, or unfit = 'skip'"
+        )
+    key = normalise(output if settings.exclusion_key == "output" else text)
+    return Example(text, output, key, tuple(choice.strip() for choice in record.choices))
+
+
+def _leading(text: str, characters: str = "\n") -> str:
+    return text[: len(text) - len(text.lstrip(characters))]
+
+
+def _most_common(texts: Iterator[str]) -> str:
+    return Counter(texts).most_common(1)[0][0]
+
+
+def _instruction(records: Sequence[Record], path: Path, settings: FileTasks, name: str) -> str | None:
     """What the settings say, or else the file."""
-    stated = {record["instruction"] for record in records if "instruction" in record}
+    stated = {record.instruction for record in records if record.instruction is not None}
     if len(stated) > 1:
         raise InputError(f"{path}: {len(stated)} different instructions, expected one for the whole file")
     return (settings.instructions or {}).get(name) or next(iter(stated), None)

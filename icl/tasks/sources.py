@@ -1,19 +1,19 @@
-"""Reads input files: text, and {"input", "output"} records, plain or gzipped.
+"""Finds and reads input files: text, plain or compressed.
 
 Every defect of a file is an `InputError` that names the file and, where there is one, the line.
 """
 
 import glob
 import gzip
-import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import zstandard
 
 from icl.errors import InputError
 
-RECORD_SUFFIXES = (".json", ".jsonl")
-_FIELDS = ("input", "output", "instruction")
+_CHUNK = 2**20
 
 
 def find_files(pattern: str, what: str) -> list[Path]:
@@ -30,23 +30,17 @@ def find_files(pattern: str, what: str) -> list[Path]:
 
 
 def file_suffix(path: Path) -> str:
-    """The suffix of a file, .gz left off."""
-    return Path(path.name.removesuffix(".gz")).suffix
+    """The suffix of a file, .gz or .zst left off."""
+    return Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, which may be gzipped; line ends become newlines.
+    """The text of a file in UTF-8, which may be compressed (.gz, .zst); line ends become newlines.
 
     Raises:
-      InputError: the file cannot be read, or is not gzip or UTF-8.
+      InputError: the file cannot be read, or is damaged or not UTF-8.
     """
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be read: {reason}") from error
+    data = b"".join(read_chunks(path))
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -56,51 +50,40 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_records(path: Path) -> list[dict[str, str]]:
-    """The {"input", "output"} objects of a JSON or JSONL file, with "instruction" where they have one.
+def read_chunks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file in pieces, unpacked if its name ends in .gz or .zst.
+
+    Args:
+      path: the file.
+      start: where to begin in a file that is not compressed.
 
     Raises:
-      InputError: names the file and line (or the number of the list's item) and what was expected.
+      InputError: the file cannot be read, or its compression is damaged or ends too early.
     """
-    suffix = file_suffix(path)
-    if suffix not in RECORD_SUFFIXES:
-        raise InputError(f"{path}: unknown format {suffix!r}; expected .json or .jsonl, also with .gz")
-    text = read_text(path)
-    if suffix == ".json":
-        items = _parse(text, str(path), 1)
-        if not isinstance(items, list):
-            raise InputError(f"{path}: holds a JSON {type(items).__name__}; expected a list of objects")
-        placed = [(f"{path}, item {i}", item) for i, item in enumerate(items, 1)]
-    else:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        placed = [(f"{path}, line {number}", _parse(line, str(path), number)) for number, line in lines]
-    if not placed:
-        raise InputError(f"{path}: holds no examples; expected at least two")
-    return [_checked(where, item) for where, item in placed]
-
-
-def _parse(text: str, path: str, first_line: int) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise InputError(f"{path}, line {line}: not JSON ({error.msg}, column {error.colno})") from error
-    except RecursionError as error:
-        raise InputError(f"{path}, line {first_line}: not JSON (nested too deeply)") from error
+        with path.open("rb") as file:
+            if path.suffix == ".gz":
+                with gzip.open(file) as unpacked:
+                    yield from iter(lambda: unpacked.read(_CHUNK), b"")
+            elif path.suffix == ".zst":
+                yield from _unpack_zstandard(iter(lambda: file.read(_CHUNK), b""))
+            else:
+                file.seek(start)
+                yield from iter(lambda: file.read(_CHUNK), b"")
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: cannot be read: {reason}") from error
 
 
-def _checked(where: str, item: Any) -> dict[str, str]:
-    """The object's known fields; other fields are left out."""
-    expected = 'expected an object {"input": text, "output": text}'
-    if not isinstance(item, dict):
-        raise InputError(f"{where}: {str(item)[:40]!r}; {expected}")
-    record = {field: item[field] for field in item if field in _FIELDS}
-    for field in ("input", "output"):
-        if field not in record:
-            raise InputError(f"{where}: no field {field!r}; {expected}")
-    for field, value in record.items():
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: {field} = {value!r}; expected text that is not empty")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InputError(f"{where}: {field} holds a lone surrogate; expected Unicode text")
-    return record
+def _unpack_zstandard(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpacks frame after frame; the library's own reader takes a cut frame for a whole one."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+    frame = None
+    for chunk in chunks:
+        while chunk:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(chunk)
+            chunk = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the compressed file ends before its last frame does")

@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from icl.tasks.exclusion import input_identity
+
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
@@ -121,10 +123,19 @@ class Task(abc.ABC):
     def queries(self, split: Split) -> Iterator[Query]:
         """Queries of a split in a fixed order that spreads over instances; take as many as wanted."""
 
+    def size(self, split: Split) -> int | None:
+        """How many examples the split has; None where they have no end."""
+        del split
+        return None
+
     def sample(self, split: Split, rng: np.random.Generator) -> TaskInstance:
         """A random instance of the split, as training rows take it."""
         number = self.num_instances(split)
         return self.instance(split, int(rng.integers(2**62 if number is None else number)))
+
+    def identities(self, example: Example) -> tuple[str, ...]:
+        """Names under which a list of held-out examples may know this one (`icl.tasks.exclusion`)."""
+        return (input_identity(example.input),)
 
     def fingerprint(self) -> str:
         """Names what the task holds by its content; rows made of other content are other rows."""
