@@ -21,7 +21,8 @@ from tqdm import tqdm
 from icl.data.tokenizer import SentencePieceTokenizer, escape
 from icl.errors import InputError
 from icl.tasks.files import FileTasks, task_name
-from icl.tasks.sources import RECORD_SUFFIXES, file_suffix, find_files, read_records, read_text
+from icl.tasks.records import RECORD_SUFFIXES, read_records
+from icl.tasks.sources import file_suffix, find_files, read_text
 from icl.tasks.task import Example
 
 _LONGEST_LINE = 2**20
@@ -77,7 +78,7 @@ def read_lines(path: Path) -> Iterator[str]:
         return
     template = FileTasks(glob=str(path)).template
     for record in read_records(path):
-        example = Example(record["input"].strip(), record["output"].strip())
+        example = Example(record.input.strip(), record.output.strip())
         yield from filter(None, (template.context(example) + template.completion(example)).split("\n"))
 
 

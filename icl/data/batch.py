@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     `examples_BT`  int32  index K of the example whose answer the target belongs to (= the number of
                           demonstrations before it); -1 where the target is no answer.
     `tasks_BT`     int32  index of the task or corpus in the mixture; -1 where nothing stands.
+    `excluded_BT`  int32  at a segment's first position, held-out examples passed over in drawing it.
     """
 
     inputs_BT: ArrayLike
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     weights_BT: ArrayLike
     examples_BT: ArrayLike
     tasks_BT: ArrayLike
+    excluded_BT: ArrayLike
 
 
 def empty_row(length: int, pad_id: int) -> Batch:
@@ -45,4 +47,5 @@ def empty_row(length: int, pad_id: int) -> Batch:
         weights_BT=np.zeros(length, np.float32),
         examples_BT=np.full(length, NO_EXAMPLE, np.int32),
         tasks_BT=np.full(length, -1, np.int32),
+        excluded_BT=np.zeros(length, np.int32),
     )

@@ -16,6 +16,7 @@ class DataConfig:
       row_length: Positions of a row.
       seed: Seed of the rows; held-out rows do not depend on it.
       weights: Shares of the episodes by family (mixture key); 0 evaluates a family without training on it.
+        The tasks of a family share alike, unless there is a temperature.
       leave_out: Families that never feed training rows, whatever their weight, but are evaluated.
       instruction_share: Share of the episodes that begin with their instruction, where there is one.
       max_examples: Demonstrations of an episode at most; 0 fills the row.
@@ -28,8 +29,20 @@ class DataConfig:
         than inputs.
       mask_segments: Whether documents of a corpus that share a row are hidden from each other. Episodes
         always are.
-      corpus: Text files, as paths or globs, plain or gzipped; one file is one document.
+      corpora: Corpora by name. Each is a list of sources: text files, folders or globs, JSONL files with a
+        text field (`FILE#FIELD`), TFDS data sets (`tfds:wiki40b/en`), or one folder that
+        `tools/prepare_corpus.py` made.
+      corpus_weights: Shares of the rows' corpus slots by corpus; without any, by size (see `temperature`).
       corpus_share: Share of every row's positions that holds corpus text; without families, all of them do.
+      curriculum: New weights of families and corpora, by the number of tokens from which on they hold; what
+        is not named keeps its weight. `{1e6: {"cipher": 0}}`.
+      temperature: Where it is not 0, a task's weight is multiplied by its number of training examples to the
+        power of 1 / temperature, and so is a corpus's by its tokens, if it has no weight of its own.
+      size_limit: For the temperature, larger tasks count as this large, and those without end too; 0 for
+        the largest.
+      exclude: What training must not show: files of held-out examples, as paths or globs, and names of tasks
+        of the mixture (wildcards are allowed), whose held-out examples are meant. No episode holds one of
+        these inputs, nor operands or words that they are made of, and no corpus text their 13-grams.
     """
 
     tokenizer: str = "bytes"
@@ -43,8 +56,13 @@ class DataConfig:
     loss_on: Literal["answers", "all"] = "answers"
     answer_positions: int = 0
     mask_segments: bool = True
-    corpus: tuple[str, ...] = ()
+    corpora: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    corpus_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     corpus_share: float = 0.5
+    curriculum: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    temperature: float = 0.0
+    size_limit: int = 0
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -54,11 +72,39 @@ class DataConfig:
         self._require("answer_positions", self.answer_positions >= 0, "0 (no limit) or more")
         self._require("min_examples", self.min_examples >= 1, "at least 1")
         self._require("weights", all(0 <= w < float("inf") for w in self.weights.values()), "0 or more each")
-        trained = bool(self.trained_weights)
-        self._require("weights", trained or bool(self.corpus), "a family to train on, or a DataConfig.corpus")
+        self._require("temperature", self.temperature >= 0, "0 (none) or more")
+        self._require("size_limit", self.size_limit >= 0, "0 (the largest) or more")
+        self._require("corpora", all(self.corpora.values()), "at least one source each")
+        positive = all(0 < w < float("inf") for w in self.corpus_weights.values())
+        self._require("corpus_weights", positive, "more than 0 each")
+        known = not self.corpus_weights or set(self.corpus_weights) == set(self.corpora)
+        self._require("corpus_weights", known, f"one for each of {sorted(self.corpora)}")
+        self._check_curriculum()
+        trained = bool(self.trained_families)
+        self._require("weights", trained or bool(self.corpora), "a family to train on, or DataConfig.corpora")
         self._require("corpus_share", 0 < self.corpus_share <= 1, "a share above 0, up to 1")
-        held = 0 < self.corpus_positions < self.row_length or not (trained and self.corpus)
-        self._require("corpus_share", held, "a share that leaves positions to both corpus and episodes")
+        held = 0 < self.corpus_positions < self.row_length or not (trained and self.corpora)
+        self._require("corpus_share", held, "a share that leaves positions to both corpora and episodes")
+
+    def _check_curriculum(self) -> None:
+        for tokens, weights in self.curriculum.items():
+            self._require("curriculum", tokens > 0, "numbers of tokens above 0")
+            self._require(
+                "curriculum", all(0 <= w < float("inf") for w in weights.values()), "0 or more each"
+            )
+            for key in weights:
+                known = {*self.families, *self.corpora}
+                self._require("curriculum", key in known, f"weights of {sorted(known)}, and not of {key!r}")
+                self._require("curriculum", key not in self.leave_out, f"{key!r} not among leave_out")
+                weighed = key not in self.corpora or bool(self.corpus_weights)
+                self._require(
+                    "curriculum", weighed, f"DataConfig.corpus_weights, as it changes that of {key!r}"
+                )
+        for _, families, corpora in self.stages:
+            kept = any(families.values()) or not self.trained_families
+            self._require("curriculum", kept, "a family above 0 at every stage")
+            kept = any(corpora.values()) or not self.corpus_weights
+            self._require("curriculum", kept, "a corpus above 0 at every stage")
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -70,10 +116,21 @@ class DataConfig:
         return tuple(dict.fromkeys((*self.weights, *self.leave_out)))
 
     @property
-    def trained_weights(self) -> dict[str, float]:
-        """Shares of the families that feed training rows, in the order of the settings; they sum to 1."""
-        weights = {key: w for key, w in self.weights.items() if w > 0 and key not in self.leave_out}
-        return {key: w / sum(weights.values()) for key, w in weights.items()}
+    def stages(self) -> tuple[tuple[int, dict[str, float], dict[str, float]], ...]:
+        """For each stage its first row, and the weights of families trained on and of corpora."""
+        families = {key: w for key, w in self.weights.items() if key not in self.leave_out}
+        corpora = dict(self.corpus_weights)
+        found = [(0, dict(families), dict(corpora))]
+        for tokens, weights in sorted(self.curriculum.items()):
+            families |= {key: w for key, w in weights.items() if key not in self.corpora}
+            corpora |= {key: w for key, w in weights.items() if key in self.corpora}
+            found.append((-(-tokens // self.row_length), dict(families), dict(corpora)))
+        return tuple(found)
+
+    @property
+    def trained_families(self) -> tuple[str, ...]:
+        """Families that feed training rows at some stage, in the order of the settings."""
+        return tuple(key for key in self.families if any(families.get(key) for _, families, _ in self.stages))
 
     @property
     def scored_positions(self) -> int:
@@ -85,6 +142,6 @@ class DataConfig:
     @property
     def corpus_positions(self) -> int:
         """Positions of a row that hold corpus text."""
-        if not self.corpus:
+        if not self.corpora:
             return 0
-        return round(self.corpus_share * self.row_length) if self.trained_weights else self.row_length
+        return round(self.corpus_share * self.row_length) if self.trained_families else self.row_length

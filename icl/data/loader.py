@@ -1,13 +1,14 @@
-"""From rows to host batches: random access with grain, read ahead by threads.
+"""From rows to host batches: random access with grain, read ahead by threads or processes.
 
 The batch of step s is rows [s x batch_rows, (s + 1) x batch_rows), on any number of hosts: a host reads the
 rows that its devices hold. Resuming is starting at another step; no iterator state is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import grain
 import numpy as np
+from absl import flags
 from jax.sharding import NamedSharding, PartitionSpec
 
 from icl.data.batch import Batch
@@ -68,11 +69,12 @@ def batches(
     *,
     host: slice | None = None,
     num_threads: int = 1,
+    num_workers: int = 0,
     prefetch: int = 4,
-) -> Iterator[Batch]:
-    """Batches [rows of the host, row_length] from step `start_step` on.
+) -> Generator[Batch, None, None]:
+    """Batches [rows of the host, row_length] from step `start_step` on; close it when done.
 
-    What is read never depends on the number of threads.
+    What is read never depends on the number of threads or workers.
 
     Args:
       rows: where they come from.
@@ -80,8 +82,22 @@ def batches(
       start_step: step of the first batch.
       host: the rows of the batch to read (`host_rows`); all by default.
       num_threads: threads that read ahead; 0 reads in the caller.
-      prefetch: batches kept ready by the threads.
+      num_workers: processes that read ahead, in place of threads; they take a few seconds to start. A script
+        that asks for them needs the usual `if __name__ == "__main__":`.
+      prefetch: batches kept ready by the threads, or by each worker.
     """
     source = _HostBatches(rows, batch_rows, host or slice(0, batch_rows))
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0)
-    return iter(grain.MapDataset.source(source)[start_step:].to_iter_dataset(options))
+    threads = 0 if num_workers else num_threads
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
+    dataset = grain.MapDataset.source(source)[start_step:].to_iter_dataset(options)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads its own flags, also where there is no absl app
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=prefetch)
+        )
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

@@ -4,7 +4,6 @@ Row i is a pure function of (settings, tasks, tokenizer, seed, i): a step's batc
 of hosts and workers, and resuming is a matter of the index. Dimension letters: N tokens of a segment.
 """
 
-import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,25 +12,41 @@ import numpy as np
 
 from icl.data.batch import NO_EXAMPLE, Batch, empty_row
 from icl.data.config import DataConfig
-from icl.data.corpus import Corpus, tokenize_documents
+from icl.data.corpus import Corpus, open_corpus
 from icl.data.episodes import MIN_DEMONSTRATION, Episode, EpisodeWriter
 from icl.data.keys import digest, generator
+from icl.data.mixture import CorpusSlots, EpisodeMixture, Stage, shares, tempered
 from icl.data.tokenizer import Tokenizer
 from icl.errors import InputError
+from icl.tasks.exclusion import Exclusion
+from icl.tasks.held_out import HeldOut, read_held_out
 from icl.tasks.task import Split, Task
 
-CORPUS = "corpus"
 _NUM_ROWS = 2**40
 _ATTEMPTS = 4
-_GOLDEN_RATIO = 0x9E3779B97F4A7C15
-"""2^64 times the golden ratio's fraction."""
+_PROBED_ROWS = 128
 
 
 class _Component(NamedTuple):
-    """A task and its number in the mixture."""
+    """A task or corpus and its number in the mixture."""
 
     number: int
     task: Task
+
+
+class Usage(NamedTuple):
+    """How much of a component a number of rows holds: examples, or tokens of a corpus.
+
+    `size` is how many different ones there are, None where they have no end.
+    """
+
+    used: float
+    size: int | None
+
+    @property
+    def repeats(self) -> float | None:
+        """How often each is used, on average."""
+        return None if self.size is None else self.used / self.size
 
 
 class Rows:
@@ -41,7 +56,7 @@ class Rows:
     their end. Held-out rows hold one episode each, of a held-out instance of each evaluated task in turn;
     every one of its answers is a test at K = its index, and they do not depend on the seed.
 
-    `components` names what `Batch.tasks_BT` numbers: all tasks of the mixture, then the corpus.
+    `components` names what `Batch.tasks_BT` numbers: all tasks of the mixture, then the corpora.
     """
 
     def __init__(
@@ -54,7 +69,7 @@ class Rows:
         instruction: bool = False,
         max_examples: int | None = None,
     ) -> None:
-        """Reads the corpus, and tries that a demonstration of every task fits into a row.
+        """Opens the corpora, and tries that a demonstration of every task fits into a row.
 
         Args:
           config: settings of the rows.
@@ -67,14 +82,13 @@ class Rows:
 
         Raises:
           InputError: a family has no task to train on, a task's demonstrations are longer than a row, or
-            the corpus cannot be read.
+            a corpus or a file of excluded examples cannot be read.
         """
         missing = [key for key in config.families if not tasks.get(key)]
         if missing:
             raise InputError(f"DataConfig.weights: no tasks for {missing}; there are {sorted(tasks)}")
         self._config = config
         self._tokenizer = tokenizer
-        self._writer = EpisodeWriter(tokenizer)
         self._split = split
         self._instruction = instruction
         self._max_examples = config.max_examples if max_examples is None else max_examples
@@ -82,29 +96,61 @@ class Rows:
         families = {key: [_Component(next(numbers), t) for t in tasks[key]] for key in config.families}
         self._evaluated = list(itertools.chain.from_iterable(families.values()))
         names = [component.task.name for component in self._evaluated]
-        self.components: tuple[str, ...] = (*names, *([CORPUS] if config.corpus else []))
-        self._mixture: list[list[_Component]] = []
-        self._corpus: Corpus | None = None
+        self.components: tuple[str, ...] = (*names, *config.corpora)
+        for name in config.corpora:
+            if name in names:
+                raise InputError(f"DataConfig.corpora: {name!r} is also a task; expected another name")
+        held_out = read_held_out(config.exclude, tasks) if split == "train" else HeldOut()
+        self.exclusion = Exclusion(held_out.identities)
+        self._writer = EpisodeWriter(tokenizer, self.exclusion)
+        self._mixture: EpisodeMixture[_Component] | None = None
+        self.trained_tasks: tuple[str, ...] = ()
+        self._slots: CorpusSlots[str] | None = None
+        self.corpora: dict[str, Corpus] = {}
         if split == "train":
-            self._prepare_training(families)
+            self._prepare_episodes(families)
+            self._prepare_corpora(held_out.texts)
 
-    def _prepare_training(self, families: Mapping[str, list[_Component]]) -> None:
-        """Leaves out held-out tasks, checks the room for demonstrations, reads the corpus."""
+    def _prepare_episodes(self, families: Mapping[str, list[_Component]]) -> None:
+        """Leaves out held-out tasks, checks the room for demonstrations, weighs the tasks."""
         config = self._config
-        for key in config.trained_weights:
-            trained = [component for component in families[key] if component.task.trained]
-            if not trained:
+        if not config.trained_families:
+            return
+        trained = {key: [c for c in families[key] if c.task.trained] for key in config.trained_families}
+        for key, components in trained.items():
+            if not components:
                 raise InputError(
                     f"DataConfig.weights: all tasks of {key!r} are held out; expected one to train on"
                 )
-            for component in trained:
+            for component in components:
                 self._check_room(component.task)
-            self._mixture.append(trained)
-        self._bounds = np.cumsum(list(config.trained_weights.values()))[:-1].tolist()
-        self._mixture_offset = int(digest("mixture", config.seed)[:16], 16)
-        if config.corpus:
-            tokens = tokenize_documents(config.corpus, self._tokenizer)
-            self._corpus = Corpus(tokens, config.corpus_positions, config.seed)
+        every = list(itertools.chain.from_iterable(trained.values()))
+        self.trained_tasks = tuple(component.task.name for component in every)
+        sizes = {component: component.task.size("train") for component in every}
+        by_size = tempered(sizes, config.temperature, config.size_limit)
+
+        def weighed(weights: Mapping[str, float]) -> dict[_Component, float]:
+            return {
+                component: share * by_size[component] / (1 if config.temperature else len(trained[key]))
+                for key, share in shares(weights).items()
+                for component in trained[key]
+            }
+
+        stages = [Stage(row, shares(weighed(weights))) for row, weights, _ in config.stages]
+        self._mixture = EpisodeMixture(stages, config.seed)
+
+    def _prepare_corpora(self, held_out_texts: Sequence[str]) -> None:
+        """Opens the corpora and weighs them."""
+        config = self._config
+        for name, sources in config.corpora.items():
+            self.corpora[name] = open_corpus(
+                sources, self._tokenizer, config.corpus_positions, config.seed, held_out_texts
+            )
+        if self.corpora:
+            sizes: dict[str, int | None] = {name: corpus.num_tokens for name, corpus in self.corpora.items()}
+            by_size = tempered(sizes, config.temperature or 1.0, config.size_limit)
+            stages = [Stage(row, shares(weights or by_size)) for row, _, weights in config.stages]
+            self._slots = CorpusSlots(stages)
 
     def _check_room(self, task: Task) -> None:
         room = self._config.row_length - self._config.corpus_positions
@@ -137,23 +183,48 @@ class Rows:
     @property
     def fingerprint(self) -> str:
         """Names what the rows hold, by content: tasks, tokenizer and corpus, and the first rows as made."""
-        parts = [self._tokenizer.fingerprint, self._corpus.fingerprint if self._corpus else ""]
+        parts = [self._tokenizer.fingerprint, *(corpus.fingerprint for corpus in self.corpora.values())]
         parts += [component.task.fingerprint() for component in self._evaluated]
+        parts += [self.exclusion.fingerprint] if self.exclusion else []
         return digest(*parts, *(np.asarray(array).tobytes() for i in range(16) for array in self[i]))
+
+    def usage(self, num_rows: int) -> dict[str, Usage]:
+        """How much of each component the first `num_rows` training rows hold.
+
+        Exact for corpora; for tasks from a sample of the rows.
+        """
+        found: dict[str, Usage] = {}
+        examples_C = np.zeros(len(self.components))
+        if self._mixture is not None:
+            for i in range(_PROBED_ROWS):
+                row = self[i * num_rows // _PROBED_ROWS]
+                ids = np.stack([np.asarray(row.segments_BT), np.asarray(row.examples_BT)])
+                first = np.flatnonzero((ids[1] >= 0) & np.append(True, (ids[:, 1:] != ids[:, :-1]).any(0)))
+                np.add.at(examples_C, np.asarray(row.tasks_BT)[first], 1)
+        for number, task in self._evaluated:
+            used = float(examples_C[number]) * num_rows / _PROBED_ROWS
+            if used or task.trained:
+                found[task.name] = Usage(used, task.size("train"))
+        slots = self._slots.counts(num_rows) if self._slots else {}
+        for name, corpus in self.corpora.items():
+            share = slots.get(name, 0) / corpus.num_blocks
+            found[name] = Usage(share * corpus.num_tokens, corpus.num_tokens)
+        return found
 
     def _add_training_episodes(self, row: "_Row", index: int) -> None:
         """Fills the row up to its corpus slot."""
-        if not self._mixture:
+        mixture = self._mixture
+        if mixture is None:
             return
         config, rng = self._config, generator("row", self._config.seed, index)
-        point = self._first_point(index)
+        point = mixture.first_point(index)
         failures = 0
         while failures < _ATTEMPTS:
             room = config.row_length - config.corpus_positions - row.used
             least = 1 if not row.used else min(config.min_examples, self._max_examples or config.min_examples)
             if room < least * MIN_DEMONSTRATION:
                 return
-            number, task = self._component(point, rng)
+            number, task = mixture.item(index, point)
             with_instruction = rng.random() < config.instruction_share
             episode = self._draw(task, rng, room, row.answers, instruction=with_instruction)
             if episode.num_examples >= least:
@@ -161,19 +232,6 @@ class Rows:
             else:
                 failures += 1
             point = rng.random()
-
-    def _first_point(self, index: int) -> float:
-        """Where the first episode of a row falls in the mixture, from 0 to 1.
-
-        Multiples of the golden ratio spread neighbouring rows over the mixture more evenly than chance, so
-        that every batch holds close to its share of every family.
-        """
-        return ((self._mixture_offset + index * _GOLDEN_RATIO) % 2**64) / 2**64
-
-    def _component(self, point: float, rng: np.random.Generator) -> _Component:
-        """The task at a point of the mixture; the tasks of a family are equally likely."""
-        components = self._mixture[bisect.bisect_right(self._bounds, point)]
-        return components[int(rng.integers(len(components)))]
 
     def _draw(
         self,
@@ -189,8 +247,8 @@ class Rows:
         instance = task.sample("train", rng)
         limit = self._config.answer_positions
         return self._writer.draw(
+            task,
             instance,
-            task.template,
             instance.demonstrations(rng),
             instruction=instruction,
             positions=room,
@@ -205,8 +263,8 @@ class Rows:
         num_instances = task.num_instances("held_out")
         instance = task.instance("held_out", lap if num_instances is None else lap % num_instances)
         episode = self._writer.draw(
+            task,
             instance,
-            task.template,
             instance.episode(generator("held-out row", task.name, lap)),
             instruction=self._instruction,
             positions=self._config.row_length,
@@ -216,11 +274,12 @@ class Rows:
             row.add_episode(episode, number, answers_only=True)
 
     def _add_corpus(self, row: "_Row", index: int) -> None:
-        if self._corpus is None:
+        if self._slots is None:
             return
+        name, block = self._slots.place(index)
         row.used = self._config.row_length - self._config.corpus_positions
         start_id = self._tokenizer.start_id if self._config.mask_segments else None
-        row.add_text(self._corpus.block(index), len(self.components) - 1, start_id)
+        row.add_text(self.corpora[name].block(block), self.components.index(name), start_id)
 
 
 class _Row:
@@ -236,7 +295,9 @@ class _Row:
         examples_N = np.array(episode.examples[1:], np.int32)
         weights_N = (examples_N != NO_EXAMPLE) | (not answers_only)
         self.answers += int(np.count_nonzero(examples_N != NO_EXAMPLE))
+        start = self.used
         self._add(np.array(episode.tokens, np.int32), component, weights_N, examples_N)
+        np.asarray(self.arrays.excluded_BT)[start] = episode.excluded
 
     def add_text(self, tokens_N: np.ndarray, component: int, start_id: int | None) -> None:
         """Adds text, all of which is trained on; with a start id, each document is a segment."""
@@ -263,6 +324,7 @@ class _Row:
             weights_BT=weights_N,
             examples_BT=examples_N,
             tasks_BT=component,
+            excluded_BT=0,
         )
         for array, values in zip(self.arrays, segment, strict=True):
             np.asarray(array)[start : self.used] = values

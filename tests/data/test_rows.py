@@ -49,7 +49,9 @@ def segments(rows: Rows, row: Batch, tokenizer: Tokenizer = BYTES) -> Iterator[S
     for number in range(1, ids.max() + 1):
         (place,) = np.nonzero(ids == number)
         assert (np.diff(place) == 1).all()
-        inputs, targets, _, positions, weights, examples, tasks = (np.asarray(array)[place] for array in row)
+        inputs, targets, _, positions, weights, examples, tasks, _ = (
+            np.asarray(array)[place] for array in row
+        )
         assert (inputs[1:] == targets[:-1]).all()
         (task,) = set(tasks.tolist())
         known = sorted(set(examples.tolist()) - {-1})
@@ -380,9 +382,9 @@ def test_what_cannot_be_packed_is_named(tasks: Tasks, files: Path) -> None:
         {"max_examples": -1},
         {"min_examples": 0},
         {"loss_on": "everything"},
-        {"corpus": ("a.txt",), "corpus_share": 1.0},
+        {"corpora": {"book": ("a.txt",)}, "corpus_share": 1.0},
         {"corpus_share": 0.0},
-        {"corpus": "a.txt"},
+        {"corpora": {"book": "a.txt"}},
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any]) -> None:
