@@ -134,8 +134,8 @@ def _file_cases() -> Iterator[Case]:
     for tried, setting, says in (
         ("a tokenizer that does not exist", "DataConfig.tokenizer = '{box}/no.model'", "no.model"),
         ("a tokenizer that is a text file", "DataConfig.tokenizer = '{box}/book.txt'", "book.txt"),
-        ("a corpus that does not exist", "DataConfig.corpus = ['{box}/no.txt']", "no.txt"),
-        ("a corpus of invalid UTF-8", "DataConfig.corpus = ['{box}/bytes.gin']", "bytes.gin"),
+        ("a corpus that does not exist", "DataConfig.corpora = {{'book': ['{box}/no.txt']}}", "no.txt"),
+        ("a corpus of invalid UTF-8", "DataConfig.corpora = {{'book': ['{box}/bytes.gin']}}", "bytes.gin"),
     ):
         yield Case(tried, _bind(setting), says)
 

@@ -77,7 +77,13 @@ def time_icl(shape: Shape, steps: int) -> Speed:
     config, batch = shape.config, make_batch(shape)
     optimizer = make_optimizer(OptimizerConfig(), model.logical_axes(config))
     params = model.init_params(config, jax.random.key(0))
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    state = TrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        optimizer.init(params),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros(1, jnp.int32),
+    )
     step = make_train_step(config, optimizer, lambda _: jnp.float32(RATE), num_components=1)
     return _time(jax.jit(step, donate_argnums=0), state, batch, lambda metrics: metrics.loss, steps)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_TIMES = {"tokens_per_second", "mfu"}
+_TIMES = {"tokens_per_second", "mfu", "data_waits"}
 
 
 def main() -> int:

@@ -156,7 +156,7 @@ class Checkpoints:
         description = read_description(self._folder, step)
         params = _restore_item(self._folder, step, PARAMS, target.params, description)
         rest = _restore_item(self._folder, step, OPTIMIZER, _optimizer_item(target), description)
-        return TrainState(rest["step"], params, rest["moments"], rest["skipped"])
+        return TrainState(rest["step"], params, rest["moments"], rest["skipped"], rest["excluded"])
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
@@ -169,7 +169,12 @@ def abstract(tree: Any, shardings: Any) -> Any:
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "moments": state.moments, "skipped": state.skipped}
+    return {
+        "step": state.step,
+        "moments": state.moments,
+        "skipped": state.skipped,
+        "excluded": state.excluded_C,
+    }
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:

@@ -33,6 +33,7 @@ class TrainConfig:
       z_loss: Weight of the squared log-partition added to the loss (PaLM, arXiv 2204.02311, section 5).
       skip_nonfinite: Leave parameters and optimizer as they are when loss or gradient is not finite.
       read_threads: Threads that build rows ahead of the step; 0 builds them in the loop.
+      read_workers: Processes that do so in place of threads, where one thread is too slow; 0 for none.
     """
 
     steps: int = 1000
@@ -48,12 +49,21 @@ class TrainConfig:
     z_loss: float = 0.0
     skip_nonfinite: bool = True
     read_threads: int = 1
+    read_workers: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("steps", "batch_tokens", "accumulation_steps", "keep_last", "log_every", "eval_rows"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "save_every", "keep_every", "eval_every", "z_loss", "read_threads"):
+        for name in (
+            "seed",
+            "save_every",
+            "keep_every",
+            "eval_every",
+            "z_loss",
+            "read_threads",
+            "read_workers",
+        ):
             require(self, name, getattr(self, name) >= 0, "0 or more")
 
 

@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Description:
       versions: Package versions that wrote it.
       git: Revision of the code, or "unknown".
       data_fingerprint: Of the rows trained on.
+      trained_tasks: Names of the tasks that fed training rows.
+      excluded: What training was kept from seeing, counted: `Setup.excluded`.
       checksums: Array name -> "float32[4,16]:0123456789abcdef", type, shape and checksum of its bits.
     """
 
@@ -58,7 +60,13 @@ class Description:
     versions: Mapping[str, str]
     git: str
     data_fingerprint: str
+    trained_tasks: Sequence[str]
+    excluded: Mapping[str, Any]
     checksums: Mapping[str, str]
+
+    def was_trained_on(self, task: str) -> bool:
+        """Whether a task, or one of the same name but for what stands before it, fed training rows."""
+        return any(task == known or task.endswith(f"_{known}") for known in self.trained_tasks)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the hash of its own content under "sha256"."""

@@ -6,17 +6,22 @@ JAX's persistent compilation cache stays off: every start compiles the same prog
 does not depend on what another program, or another version of it, left in a cache.
 """
 
+import contextlib
 import dataclasses
+import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
+from icl.data.batch import Batch
 from icl.errors import InputError
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
@@ -25,7 +30,14 @@ from icl.training.metrics import MetricWriters, NoWriters, Progress
 from icl.training.setup import HeldOutCurve, Setup
 from icl.training.speed import peak_flops
 from icl.training.step import StepMetrics, TrainState
-from icl.training.workdir import check_model, check_steps, check_workdir, claim_workdir, is_claimed
+from icl.training.workdir import (
+    check_model,
+    check_steps,
+    check_workdir,
+    claim_workdir,
+    is_claimed,
+    write_whole,
+)
 
 
 def train(run: RunConfig, workdir: str | Path) -> bool:
@@ -67,8 +79,15 @@ def _train(run: RunConfig, workdir: Path) -> bool:
             state = _restore(checkpoints, setup, workdir, start) if start else setup.init_state()
             if is_first:
                 claim_workdir(workdir, run)
+                write_whole(workdir / "data.json", json.dumps(_data_report(setup), indent=1) + "\n")
             with MetricWriters(workdir, start) if is_first else NoWriters() as writers:
                 return _Loop(setup, checkpoints, writers, termination).run(state, start)
+
+
+def _data_report(setup: Setup) -> dict[str, Any]:
+    """What the run is trained on: how much there is, how much it uses, what it was kept from seeing."""
+    usage = {name: used._asdict() | {"repeats": used.repeats} for name, used in setup.usage.items()}
+    return {"usage": usage, "excluded": setup.excluded()}
 
 
 class _Loop:
@@ -100,7 +119,10 @@ class _Loop:
             progress.close()
 
     def _steps(self, state: TrainState, start: int, progress: Progress) -> bool:
-        batches = self._setup.batches(start)
+        with contextlib.closing(self._setup.batches(start)) as batches:
+            return self._steps_on(batches, state, start, progress)
+
+    def _steps_on(self, batches: Iterator[Batch], state: TrainState, start: int, progress: Progress) -> bool:
         batch = next(batches)
         began = time.monotonic()
         train_step = self._setup.compile_train_step(state, batch)
@@ -112,6 +134,8 @@ class _Loop:
             log.add(step, metrics)
             if step < last:
                 batch = next(batches)
+                # The step before was dispatched: where it is done by now, its successor waited for data.
+                log.add_wait(metrics.loss.is_ready())
             stop = self._termination.requested(step)
             if self._train.eval_every and (step % self._train.eval_every == 0 or step == last):
                 log.finish(curve=self._curve(state.params))
@@ -127,8 +151,12 @@ class _Loop:
     def _save(self, step: int, state: TrainState) -> None:
         """Every metric up to `step` is on the disk before its checkpoint can commit."""
         self._writers.sync()
-        tokens = step * self._train.batch_tokens
-        self._checkpoints.save(step, state, dataclasses.replace(self._description, tokens=tokens))
+        description = dataclasses.replace(
+            self._description,
+            tokens=step * self._train.batch_tokens,
+            excluded=self._setup.excluded(jax.device_get(state.excluded_C)),
+        )
+        self._checkpoints.save(step, state, description)
 
 
 class _Log:
@@ -143,8 +171,12 @@ class _Log:
         self._progress = progress
         self._peak = peak_flops()
         self._pending: tuple[int, StepMetrics] | None = None
-        self._busy, self._steps = 0.0, 0
+        self._busy, self._steps, self._waits = 0.0, 0, 0
         self._clock = time.monotonic()
+
+    def add_wait(self, waited: bool) -> None:
+        """Counts a step whose batch was not there when the devices were free."""
+        self._waits += waited
 
     def add(self, step: int, metrics: StepMetrics) -> None:
         """Takes the metrics of a step just dispatched; fetches those of the one before."""
@@ -173,7 +205,7 @@ class _Log:
 
     def _write(self, step: int, metrics: StepMetrics, curve: Any) -> None:
         tokens_per_second = self._batch_tokens * self._steps / max(self._busy, 1e-9)
-        self._busy, self._steps = 0.0, 0
+        data_waits, self._busy, self._steps, self._waits = self._waits, 0.0, 0, 0
         mfu = tokens_per_second * self._setup.flops_per_token() / self._peak if self._peak else None
         by_task = zip(self._setup.rows.components, metrics.task_loss_C, strict=True)
         line = {
@@ -185,7 +217,9 @@ class _Log:
             "skipped": int(metrics.skipped),
             "tokens_per_second": round(tokens_per_second, 1),
             "mfu": None if mfu is None else round(mfu, 4),
+            "data_waits": data_waits,
             "task_loss": {task: loss for task, loss in by_task if loss == loss},
+            "excluded": self._setup.excluded(np.asarray(metrics.excluded_C))["examples"],
         }
         self._writers.write(line | ({"curve": curve} if curve else {}))
         self._progress.update(step, float(metrics.loss), tokens_per_second, mfu)

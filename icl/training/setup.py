@@ -1,8 +1,9 @@
 """All that a run needs before its first step, made from its settings: rows, model, mesh, compiled steps."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import optax
 from icl import model
 from icl.data.batch import Batch, empty_row
 from icl.data.loader import batches, host_rows, stack
-from icl.data.rows import Rows
+from icl.data.rows import Rows, Usage
 from icl.data.tokenizer import Tokenizer, load_tokenizer
 from icl.errors import InputError
 from icl.model.config import ModelConfig
@@ -26,6 +27,8 @@ from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
 from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
 from icl.training.step import CurveSums, TrainState, make_curve_step, make_train_step
+
+_SHOWN = 20
 
 
 class Setup:
@@ -52,6 +55,7 @@ class Setup:
             params=param_shardings,
             moments=optimizer_shardings(self.optimizer, params, param_shardings, replicated),
             skipped=replicated,
+            excluded_C=replicated,
         )
 
     def init_state(self) -> TrainState:
@@ -83,12 +87,21 @@ class Setup:
         jitted = jax.jit(step, donate_argnums=0, out_shardings=placed)
         return jitted.lower(state, batch).compile()
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
-        """Batches on the devices, from a step on."""
+    def batches(self, start_step: int) -> Generator[Batch, None, None]:
+        """Batches on the devices, from a step on; close it when done."""
         host = host_rows(self.partitioner.batch_sharding, self.run.batch_rows)
-        size, threads = self.run.batch_rows, self.run.train.read_threads
-        for batch in batches(self.rows, size, start_step, host=host, num_threads=threads):
-            yield self.place(batch, size, host.start)
+        size, train = self.run.batch_rows, self.run.train
+        local = batches(
+            self.rows,
+            size,
+            start_step,
+            host=host,
+            num_threads=train.read_threads,
+            num_workers=train.read_workers,
+        )
+        with contextlib.closing(local):
+            for batch in local:
+                yield self.place(batch, size, host.start)
 
     def place(self, batch: Batch, num_rows: int, first: int = 0) -> Batch:
         """A host's rows of a batch of `num_rows`, beginning with row `first`, onto its devices."""
@@ -124,8 +137,29 @@ class Setup:
             versions=versions(),
             git=git_revision(),
             data_fingerprint=self.rows.fingerprint,
+            trained_tasks=self.rows.trained_tasks,
+            excluded=self.excluded(),
             checksums={},
         )
+
+    def excluded(self, excluded_C: np.ndarray | None = None) -> dict[str, Any]:
+        """What training is kept from seeing, counted.
+
+        Args:
+          excluded_C: examples passed over by component, from the state; zeros by default.
+        """
+        components = self.rows.components
+        counts = zip(components, [0] * len(components) if excluded_C is None else excluded_C, strict=True)
+        return {
+            "identities": len(self.rows.exclusion),
+            "examples": {name: int(count) for name, count in counts if count},
+            "corpora": {name: dict(corpus.excluded) for name, corpus in self.rows.corpora.items()},
+        }
+
+    @functools.cached_property
+    def usage(self) -> dict[str, Usage]:
+        """How often the whole run uses what there is of each task and corpus."""
+        return self.rows.usage(self.run.train.steps * self.run.batch_rows)
 
     def flops_per_token(self) -> float:
         """Model FLOPs, forward and backward, of one trained token."""
@@ -147,15 +181,28 @@ class Setup:
                 f"FLOPs       {tokens * self.flops_per_token():.3g} ({self.flops_per_token():.3g} a token)",
                 f"optimizer   {self.run.optimizer.kind}, learning rate {self.run.optimizer.learning_rate:g},"
                 f" {self.run.optimizer.schedule}",
-                f"components  {', '.join(self.rows.components)}",
+                *self._usage_lines(),
                 f"mesh        {mesh} ({jax.device_count()} {jax.devices()[0].platform} device(s))",
             ]
         )
 
+    def _usage_lines(self) -> list[str]:
+        """The components, those first that repeat most."""
+        lines: list[str] = []
+        repeats = {name: usage.repeats or 0.0 for name, usage in self.usage.items()}
+        for name in sorted(repeats, key=lambda name: -repeats[name]):
+            used, size = self.usage[name]
+            unit = "tokens" if name in self.rows.corpora else "examples"
+            times = "" if size is None else f" of {size:,} different ones, {repeats[name]:.3g} times each"
+            lines.append(f"{'data' if not lines else '':12}{name}: {used:,.0f} {unit}{times}")
+        hidden = len(lines) - _SHOWN
+        return lines[:_SHOWN] + ([f"{'':12}and {hidden} more"] if hidden > 0 else [])
+
     def _init(self, key: jax.Array) -> TrainState:
         params = model.init_params(self.model, key)
         zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, self.optimizer.init(params), zero)
+        excluded_C = jnp.zeros(len(self.rows.components), jnp.int32)
+        return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
 
 
 class HeldOutCurve:

@@ -24,20 +24,23 @@ Params = Any
 class TrainState(NamedTuple):
     """What a step changes, and a checkpoint holds: arrays, or what stands for them (shardings, shapes).
 
-    `step` counts batches seen, `skipped` those among them whose update was not finite and left undone.
+    `step` counts batches seen, `skipped` those among them whose update was not finite and left undone,
+    `excluded_C` the held-out examples passed over in making their rows.
     """
 
     step: Any
     params: Params
     moments: Any
     skipped: Any
+    excluded_C: Any
 
 
 class StepMetrics(NamedTuple):
     """What a step reports.
 
     Its mean loss per unit of weight in nats (by component: NaN for one that the batch does not hold), the
-    global gradient norm before clipping, its learning rate, and the skipped updates so far.
+    global gradient norm before clipping, its learning rate, and the skipped updates and excluded examples
+    so far.
     """
 
     loss: jax.Array
@@ -46,6 +49,7 @@ class StepMetrics(NamedTuple):
     finite: jax.Array
     skipped: jax.Array
     task_loss_C: jax.Array
+    excluded_C: jax.Array
 
 
 class TokenScores(NamedTuple):
@@ -145,8 +149,11 @@ def make_train_step(
         )
         skipped = state.skipped + jnp.where(apply, 0, 1)
         weight_C = by_component(batch.weights_BT, batch.tasks_BT, num_components)
-        metrics = StepMetrics(loss, grad_norm, learning_rate, finite, skipped, losses[:-1] / weight_C)
-        return TrainState(state.step + 1, params, moments, skipped), metrics
+        excluded_C = state.excluded_C + by_component(batch.excluded_BT, batch.tasks_BT, num_components)
+        metrics = StepMetrics(
+            loss, grad_norm, learning_rate, finite, skipped, losses[:-1] / weight_C, excluded_C
+        )
+        return TrainState(state.step + 1, params, moments, skipped, excluded_C), metrics
 
     return train_step
 
@@ -220,7 +227,8 @@ def by_component(x_BT: ArrayLike, tasks_BT: ArrayLike, num_components: int) -> j
     """Sums [components] of `x` over the positions of each; masked sums, as a scatter's order may vary."""
     x_BT, tasks_BT = jnp.asarray(x_BT), jnp.asarray(tasks_BT)
     component_C = jnp.arange(num_components)[:, None, None]
-    return jnp.sum(jnp.where(tasks_BT[None] == component_C, x_BT[None], 0.0), axis=(1, 2))
+    zero = jnp.zeros((), x_BT.dtype)
+    return jnp.sum(jnp.where(tasks_BT[None] == component_C, x_BT[None], zero), axis=(1, 2))
 
 
 def split_rows(batch: Batch, parts: int, partitioner: Partitioner | None = None) -> Batch:

@@ -25,7 +25,7 @@ _RUN_FILE = "run.json"
 _FREE: dict[str, set[str]] = {
     "TrainConfig": {
         *("steps", "save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows"),
-        "read_threads",
+        *("read_threads", "read_workers"),
     },
     "ModelConfig": {"attention", "remat", "scan_unroll"},
 }

@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_model_or_type_is_refused_by_array(saved: Path) 
 
 
 def test_retention_keeps_the_last_and_every_so_many(tmp_path: Path) -> None:
-    state = TrainState(*(jnp.zeros((), jnp.int32),) * 4)
+    state = TrainState(*(jnp.zeros((), jnp.int32),) * 5)
     with Checkpoints(tmp_path, keep_last=2, keep_every=4) as checkpoints:
         for step in range(1, 12):
             checkpoints.save(step, state, SETUP.description())

@@ -17,7 +17,7 @@ from icl.training.checkpoints import read_description
 from icl.training.metrics import MetricWriters
 from tests.training.small import small_run
 
-_TIMES = {"tokens_per_second", "mfu"}
+_TIMES = {"tokens_per_second", "mfu", "data_waits"}
 ALL_DEVICES = {"data": -1}
 
 
@@ -42,7 +42,16 @@ def test_a_run_writes_each_step_and_its_curve(whole: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["tokens"] for line in lines] == [512 * step for step in range(1, 7)]
     assert [step for step, line in enumerate(lines, 1) if "curve" in line] == [3, 6]
-    expected = {"step", "tokens", "loss", "learning_rate", "grad_norm", "skipped", "task_loss"} | _TIMES
+    expected = {
+        "step",
+        "tokens",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "skipped",
+        "task_loss",
+        "excluded",
+    } | _TIMES
     assert set(lines[0]) == expected and set(lines[0]["task_loss"]) == {"cipher", "word_label"}
     assert lines[-1]["loss"] < lines[0]["loss"] < 7
     curve = lines[2]["curve"]["with_instruction"]["word_label"]

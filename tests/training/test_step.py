@@ -29,7 +29,7 @@ ROWS = stack([SETUP.rows[i] for i in range(8)])
 _TRACE = optax.trace(0.0)
 """An optimizer that keeps the gradient as its state."""
 _ZERO = jnp.zeros((), jnp.int32)
-START = TrainState(_ZERO, STATE.params, _TRACE.init(STATE.params), _ZERO)
+START = TrainState(_ZERO, STATE.params, _TRACE.init(STATE.params), _ZERO, jnp.zeros(2, jnp.int32))
 
 
 @functools.cache
@@ -95,9 +95,20 @@ def test_accumulation_equals_full_batch() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_excluded_examples_are_counted_by_component() -> None:
+    excluded_BT = np.zeros_like(np.asarray(ROWS.segments_BT))
+    excluded_BT[:, 0] = np.arange(8)
+    first_B = np.asarray(ROWS.tasks_BT)[:, 0]
+    after, metrics = _train_step(ROWS._replace(excluded_BT=excluded_BT))
+    expected = [excluded_BT[first_B == component].sum() for component in range(2)]
+    assert sum(expected) == 28 and metrics.excluded_C.tolist() == after.excluded_C.tolist() == expected
+    again, _ = _jitted()(after, ROWS._replace(excluded_BT=excluded_BT))
+    assert again.excluded_C.tolist() == [2 * n for n in expected]
+
+
 def test_microbatches_hold_each_row_once() -> None:
     index = jnp.broadcast_to(jnp.arange(8, dtype=jnp.int32)[:, None], (8, 4))
-    parts = split_rows(Batch(*(index,) * 7), 4)
+    parts = split_rows(Batch(*(index,) * 8), 4)
     assert parts.inputs_BT.shape == (4, 2, 4)  # type: ignore[union-attr]
     assert sorted(np.asarray(parts.inputs_BT)[..., 0].ravel().tolist()) == list(range(8))
 
