@@ -10,6 +10,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from icl.evaluation import published
 from icl.evaluation.config import EvalConfig
 from icl.evaluation.curves import (
     Curve,
@@ -62,6 +63,7 @@ def write_report(
         "legend": _legend(results),
         "mean_panels": "\n".join(_panel(results, MEAN, instruction) for instruction in settings),
         "mean_table": _score_table(results, MEAN),
+        "published": _published(results, provenance),
         "task_panels": "\n".join(_panel(results, task, setting) for task in tasks for setting in settings),
         "task_tables": "\n".join(
             f"<details><summary>Table of {escape(task)}</summary><div class='card scroll'>"
@@ -71,6 +73,7 @@ def write_report(
         "prompts": "\n".join(_prompts(samples, task) for task in tasks),
         "seed_table": _seed_table(results),
         "method": f"<p>{escape(_method(config))}</p>",
+        "excluded": _excluded(provenance),
         "provenance": _provenance(provenance, config),
     }
     write_file(path, template.substitute(parts).encode("utf-8", "replace"))
@@ -136,6 +139,79 @@ def _score(row: Result | None) -> str:
     interval = f"{100 * row.ci_low:.0f}–{100 * row.ci_high:.0f}"
     fitted = "" if row.k_effective == row.k else f"<br><small>K fitted {row.k_effective:g}</small>"
     return f"{100 * row.value:.1f}<br><small>{interval}</small>{fitted}"
+
+
+def _published(results: Sequence[Result], provenance: Mapping[str, Description]) -> str:
+    """Our scores beside those of Table H.1, where there are tasks of that table; else nothing."""
+    found = {task: one for task in task_names(results) if (one := published.published(task))}
+    if not found:
+        return ""
+    ks = shown_ks(results)
+    head = ["exact match, %", "instruction", *(f"K = {k}" for k in ks)]
+    head += [f"{size}, {setting}-shot" for size in _PUBLISHED_SIZES for setting in published.SETTINGS]
+    scores: dict[tuple[str, bool], dict[str, dict[int, Result]]] = {}
+    rows = []
+    for task, one in found.items():
+        for instruction in wordings(results):
+            for curve in models(curves(results, task, instruction)):
+                scores.setdefault((curve.name, instruction), {})[task] = curve.points
+                label = _trained_label(provenance[curve.name], task)
+                name = f"{escape(task)}<br><small>{escape(curve.name)}, {label}</small>"
+                cells = [_score(curve.points.get(k)) for k in ks]
+                rows.append([name, "yes" if instruction else "no", *cells, *_published_cells([one])])
+    for (model, instruction), by_task in scores.items():
+        means = [
+            f"{100 * sum(points[k].value for points in by_task.values() if k in points) / len(by_task):.1f}"
+            for k in ks
+        ]
+        name = f"mean of {_count(len(by_task), 'task')}<br><small>{escape(model)}</small>"
+        cells = _published_cells([found[task] for task in by_task])
+        rows.append([name, "yes" if instruction else "no", *means, *cells])
+    few = sorted({one.k for one in found.values()})
+    return (
+        "<section><h2>Beside the published scores</h2><p class='lead'>Table H.1 of Language Models are "
+        "Few-Shot Learners (arXiv 2005.14165), whose few-shot scores have K = "
+        f"{' or '.join(map(str, few))}. This is not the setting of those models: they met such tasks only by "
+        "chance in their training text. A model marked <em>trained on the task family</em> was trained on "
+        "other examples of the same task.</p><div class='card scroll'>"
+        f"{_table(head, rows)}</div></section>"
+    )
+
+
+_PUBLISHED_SIZES = ("1.3B", "13B", "175B")
+
+
+def _published_cells(found: Sequence[published.Published]) -> list[str]:
+    return [
+        f"{published.mean_percent(found, setting, size):.1f}"
+        for size in _PUBLISHED_SIZES
+        for setting in published.SETTINGS
+    ]
+
+
+def _trained_label(description: Description, task: str) -> str:
+    return f"{'' if description.was_trained_on(task) else 'not '}trained on the task family"
+
+
+def _excluded(provenance: Mapping[str, Description]) -> str:
+    """What each model's training was kept from seeing, counted."""
+    rows = []
+    for label, description in provenance.items():
+        excluded = description.excluded
+        for name, count in excluded.get("examples", {}).items():
+            rows.append([escape(label), escape(name), f"{count:,} examples drawn and passed over"])
+        for name, counts in excluded.get("corpora", {}).items():
+            said = ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in counts.items())
+            if said:
+                rows.append([escape(label), escape(name), escape(said)])
+    if not rows:
+        return ""
+    numbers = ", ".join(f"{label} {d.excluded.get('identities', 0):,}" for label, d in provenance.items())
+    return (
+        "<p>Held-out examples that training must not show, by the number of their identities: "
+        f"{escape(numbers)}.</p><div class='card scroll'>"
+        f"{_table(['checkpoint', 'task or corpus', 'kept out'], rows)}</div>"
+    )
 
 
 def _seed_table(results: Sequence[Result]) -> str:
