@@ -27,17 +27,56 @@ def word_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"tasks = '{folder}/*.json'", f"book = '{folder}/book.txt'", "tokenizer = 'bytes'"]
 
 
-def bindings_for(name: str, word_bindings: list[str]) -> list[str]:
-    return word_bindings if Path(name).name == "words.gin" and "eval" not in name else []
+@pytest.fixture(scope="module")
+def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Bindings for the eight paths that mixed.gin takes from the command line, to small stand-ins."""
+    folder = tmp_path_factory.mktemp("mixed")
+    macros = "text function_vectors instruction_induction t0 inflection typos translation gpt3".split()
+    _, overrides = config.load_eval(["data/mixed.gin"], [f"{macro} = 'x'" for macro in macros])
+    held_out = {name: settings.get("held_out", []) for name, settings in overrides.items()}
+    examples = [{"input": f"word {n}", "output": f"drow {n}"} for n in range(40)]
+    for macro, family, prefix in (
+        ("function_vectors", "function_vectors/files", ""),
+        ("instruction_induction", "induction/files", "induction_"),
+        ("t0", "t0/files", "t0_"),
+        ("gpt3", "gpt3/files", "gpt3_"),
+    ):
+        (folder / macro).mkdir()
+        names = [pattern.replace("*", "x").removeprefix(prefix) for pattern in held_out[family]]
+        for name in (*names, "learned"):
+            (folder / macro / f"{name}.json").write_text(json.dumps(examples))
+    names = [pattern.replace("*", "-x") for pattern in held_out["inflection/pairs"]]
+    for name in (*names, "latin"):
+        lines = [f"stem{n}\tstem{n}us\tN;SG" for n in range(40)]
+        (folder / f"{name.removeprefix('inflect_')}.tsv").write_text("\n".join(lines))
+    (folder / "typos.txt").write_text("\n".join(f"wrod{n}->word{n}" for n in range(40)))
+    for pair in ("en-fi", "en-de"):
+        lines = [f"word{n}\twort{n}" for n in range(40)]
+        (folder / f"dictionary.{pair}").write_text("\n".join(lines))
+    (folder / "book.txt").write_text("It was the best of times, it was the worst of times. " * 50)
+    return [
+        f"text = ['{folder}/book.txt']",
+        *(
+            f"{macro} = '{folder}/{macro}/*.json'"
+            for macro in ("function_vectors", "instruction_induction", "t0", "gpt3")
+        ),
+        f"inflection = '{folder}/*.tsv'",
+        f"typos = '{folder}/typos.txt'",
+        f"translation = '{folder}/dictionary.*'",
+    ]
 
 
 @pytest.mark.parametrize("name", GIN_FILES)
-def test_every_gin_file_loads_and_builds(name: str, word_bindings: list[str]) -> None:
+def test_every_gin_file_loads_and_builds(
+    name: str, word_bindings: list[str], mixed_bindings: list[str]
+) -> None:
     if name.startswith("gin/eval/"):
         assert config.load_eval([name])[0].ks
         return
     files = ["runs/smoke.gin", name] if name.startswith(PARTS) else [name]
-    for run in config.load_runs(files, bindings_for(name, word_bindings)):
+    for run in config.load_runs(
+        files, {"words.gin": word_bindings, "mixed.gin": mixed_bindings}.get(Path(name).name, [])
+    ):
         setup = Setup(run)
         assert model.num_params(setup.model) == sum(
             leaf.size for leaf in jax.tree.leaves(setup.abstract_state().params)
