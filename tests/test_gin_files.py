@@ -52,7 +52,7 @@ def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     (folder / "typos.txt").write_text("\n".join(f"wrod{n}->word{n}" for n in range(40)))
     for pair in ("en-fi", "en-de"):
         lines = [f"word{n}\twort{n}" for n in range(40)]
-        (folder / f"dictionary.{pair}").write_text("\n".join(lines))
+        (folder / f"words.{pair}.txt").write_text("\n".join(lines))
     (folder / "book.txt").write_text("It was the best of times, it was the worst of times. " * 50)
     return [
         f"text = ['{folder}/book.txt']",
@@ -62,7 +62,7 @@ def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         ),
         f"inflection = '{folder}/*.tsv'",
         f"typos = '{folder}/typos.txt'",
-        f"translation = '{folder}/dictionary.*'",
+        f"translation = '{folder}/words.en-*.txt'",
     ]
 
 
