@@ -31,10 +31,18 @@ def word_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Bindings for the eight paths that mixed.gin takes from the command line, to small stand-ins."""
     folder = tmp_path_factory.mktemp("mixed")
-    macros = "text function_vectors instruction_induction t0 inflection typos translation gpt3".split()
+    macros = [
+        "text",
+        "function_vectors",
+        "instruction_induction",
+        "t0",
+        "inflection",
+        "typos",
+        "translation",
+        "gpt3",
+    ]
     _, overrides = config.load_eval(["data/mixed.gin"], [f"{macro} = 'x'" for macro in macros])
     held_out = {name: settings.get("held_out", []) for name, settings in overrides.items()}
-    examples = [{"input": f"word {n}", "output": f"drow {n}"} for n in range(40)]
     for macro, family, prefix in (
         ("function_vectors", "function_vectors/files", ""),
         ("instruction_induction", "induction/files", "induction_"),
@@ -42,6 +50,7 @@ def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         ("gpt3", "gpt3/files", "gpt3_"),
     ):
         (folder / macro).mkdir()
+        examples = [{"input": f"{macro} word {n}", "output": f"drow {n}"} for n in range(40)]
         names = [pattern.replace("*", "x").removeprefix(prefix) for pattern in held_out[family]]
         for name in (*names, "learned"):
             (folder / macro / f"{name}.json").write_text(json.dumps(examples))
