@@ -22,5 +22,5 @@ bin=$ICL_VENV/bin
 step "ruff check" "$bin/ruff" check .
 step "ruff format" "$bin/ruff" format --check .
 step mypy "$bin/mypy"
-step pytest "$bin/python" -m pytest "$@"
+step pytest "$bin/python" -m pytest -n 2 --dist worksteal "$@"
 echo "== all of it: $SECONDS s"
