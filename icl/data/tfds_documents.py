@@ -4,22 +4,16 @@ Nothing is ever downloaded or prepared here: a data set that is not there, or is
 `InputError` with the command that makes it readable.
 """
 
-import contextlib
 import dataclasses
-import difflib
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from absl import logging
-
 from icl.data.keys import digest
 from icl.errors import InputError
+from icl.tasks.tfds_source import TFDS_PREFIX, check_prepared, open_builder, read_rows
 
-TFDS_PREFIX = "tfds:"
 _SPEC = re.compile(r"tfds:(?P<name>[^\[\]#]+)(\[(?P<split>.+)\])?(#(?P<field>.+))?", re.DOTALL)
-_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +34,10 @@ class TfdsPiece:
         return f"{TFDS_PREFIX}{self.builder}[{self.split}], records {self.start} to {self.stop}"
 
     def documents(self) -> Iterator[str]:
-        source = _data_source(self.builder, self.data_dir, self.split)
-        for start in range(self.start, self.stop, _BATCH):
-            numbers = range(start, min(start + _BATCH, self.stop))
-            try:
-                records = source.__getitems__(list(numbers))
-            except Exception as error:  # each format's reader has errors of its own
-                raise InputError(f"{self.name}: cannot be read: {_one_line(error)}") from error
-            for number, record in zip(numbers, records, strict=True):
-                yield self._text(record[self.field], number)
+        numbers = range(self.start, self.stop)
+        rows = read_rows(self.builder, self.data_dir, self.split, numbers)
+        for number, row in zip(numbers, rows, strict=True):
+            yield self._text(row[self.field], number)
 
     def _text(self, value: Any, number: int) -> str:
         """Real data sets give bytes, TFDS's mock data gives str."""
@@ -91,8 +80,8 @@ def open_tfds(source: str, data_dir: str | None = None) -> TfdsSplit:
     if not match:
         raise InputError(f"{source!r}: expected tfds:NAME, tfds:NAME[SPLIT] or tfds:NAME[SPLIT]#FIELD")
     name, split, field = match["name"], match["split"] or "train", match["field"]
-    builder = _builder(name, data_dir)
-    _check_prepared(builder, name, data_dir)
+    builder = open_builder(name, data_dir)
+    check_prepared(builder, name, data_dir)
     info = builder.info
     try:
         chosen = info.splits[split]
@@ -111,56 +100,6 @@ def open_tfds(source: str, data_dir: str | None = None) -> TfdsSplit:
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _builder(name: str, data_dir: str | None) -> Any:
-    import tensorflow_datasets as tfds
-
-    try:
-        with _quiet():
-            if name[0] in "/.~" or "://" in name:
-                return tfds.builder_from_directory(name)
-            return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # ValueError, AssertionError, ImportError ...: all mean a wrong name here
-        message = f"{TFDS_PREFIX}{name}: {_one_line(error)}"
-        raise InputError(f"{message}{_suggestion(tfds, name)}") from error
-
-
-def _suggestion(tfds: Any, name: str) -> str:
-    """What a name with a typo might mean."""
-    base, _, rest = name.partition("/")
-    base = base.partition(":")[0]
-    with contextlib.suppress(Exception), _quiet():
-        builders = tfds.list_builders(with_community_datasets=False)
-        if base not in builders:
-            close = difflib.get_close_matches(base, builders, n=1)
-            return f"; did you mean {close[0]!r}?" if close else "; see tfds.list_builders()"
-        configs = list(tfds.builder_cls(base).builder_configs)
-        close = difflib.get_close_matches(rest.partition(":")[0], configs, n=1)
-        if rest and rest.partition(":")[0] not in configs and close:
-            return f"; did you mean {base}/{close[0]}?"
-    return ""
-
-
-def _check_prepared(builder: Any, name: str, data_dir: str | None) -> None:
-    from tensorflow_datasets.core import file_adapters
-
-    folder = str(builder.data_path)
-    if not builder.is_prepared():
-        where = f" --data_dir={data_dir}" if data_dir else ""
-        raise InputError(
-            f"{TFDS_PREFIX}{name}: not prepared in {folder}; to download and prepare it: "
-            f"tfds build {name} --file_format=array_record{where}"
-        )
-    if builder.info.file_format == file_adapters.FileFormat.TFRECORD:
-        raise InputError(
-            f"{TFDS_PREFIX}{name}: {folder} is in TFRecord format, which has no random access; to convert "
-            'it, with tensorflow and importlib_resources installed: python -c "import tensorflow_datasets as '
-            f"tfds; b = tfds.builder_from_directory('{folder}'); tfds.dataset_builders.store_as_tfds_dataset("
-            f"name=b.name, version=str(b.version), features=b.info.features, data_dir='NEW_FOLDER', "
-            "split_datasets={s: b.as_dataset(split=s) for s in b.info.splits}, file_format='array_record')\""
-        )
-
-
 def _text_field(builder: Any, name: str, field: str | None) -> str:
     """The feature that holds the text."""
     features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
@@ -176,31 +115,3 @@ def _text_field(builder: Any, name: str, field: str | None) -> str:
             f"{TFDS_PREFIX}{name}: no text under {wanted!r}; expected #FIELD with one of {sorted(texts)}"
         )
     return wanted
-
-
-@functools.lru_cache(maxsize=8)
-def _data_source(name: str, data_dir: str | None, split: str) -> Any:
-    try:
-        with _quiet():
-            return _builder(name, data_dir).as_data_source(split=split)
-    except InputError:
-        raise
-    except Exception as error:  # each format's reader has errors of its own
-        raise InputError(f"{TFDS_PREFIX}{name}[{split}]: cannot be read: {_one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings that TFDS logs about folders which it looks into."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    lines = str(error).strip().split("\n")
-    return lines[0].removeprefix("Failed to construct dataset ")[:300].rstrip(" :.")

@@ -12,6 +12,7 @@ from icl.tasks.position_map import PositionMap
 from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, rebuild, register
 from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
+from icl.tasks.tfds import TfdsTasks
 from icl.tasks.word_label import WordLabel
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Task",
     "TaskInstance",
     "Template",
+    "TfdsTasks",
     "WordLabel",
     "build_tasks",
     "describe",

@@ -30,6 +30,7 @@ class PoolTask(Task):
         trained: bool = True,
         test_share: float = 0.2,
         shared: bool = False,
+        tested: Sequence[Example] | None = None,
     ) -> None:
         """Splits the pool.
 
@@ -42,6 +43,8 @@ class PoolTask(Task):
           trained: Whether its training part feeds training rows.
           test_share: Share of the pool that is the test part.
           shared: Whether the pool is not split; it is not trained on then.
+          tested: The test part, where it is a set of its own: the pool is all training part then, less what
+            shares an exclusion key with the test part.
 
         Raises:
           InputError: a part is empty.
@@ -52,6 +55,9 @@ class PoolTask(Task):
         parts: tuple[list[Example], list[Example]] = ([], [])
         if shared:
             parts = (list(examples), list(examples))
+        elif tested is not None:
+            keys = {example.key for example in tested}
+            parts = ([example for example in examples if example.key not in keys], list(tested))
         else:
             for example in examples:
                 parts[fraction("test part", normalise(example.input)) < test_share].append(example)
@@ -65,7 +71,7 @@ class PoolTask(Task):
             "train": PoolInstance(name, instruction, train, train),
             "held_out": PoolInstance(name, instruction, train, test),
         }
-        self._num_answers = len({example.target for example in examples})
+        self._num_answers = len({example.target for example in (*train, *test)})
         self._fingerprint = digest(name, str((instruction, self.template, self.trained, train, test)))
 
     def num_instances(self, split: Split) -> int | None:
