@@ -310,8 +310,7 @@ def test_turns_share_the_passage_as_their_key() -> None:
 def test_rows_without_a_label_give_no_example() -> None:
     assert not list(TFDS_TASKS["piqa"].read({**ROWS["piqa"][0], "label": -1}))
     assert not list(TFDS_TASKS["natural_questions"].read({"question": "q", "answer": []}))
-    trivia = {**_TRIVIA, "answer": {**_TRIVIA["answer"], "value": "<unk>"}}
-    assert not list(TFDS_TASKS["trivia_qa"].read(trivia))
+    assert not list(TFDS_TASKS["trivia_qa"].read({**_TRIVIA, "answer": {"value": "<unk>"}}))
 
 
 def test_an_unanswerable_question_says_so() -> None:
