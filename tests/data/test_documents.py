@@ -142,21 +142,22 @@ def test_only_jsonl_that_is_not_packed_is_divided(tmp_path: Path) -> None:
     assert len(plain) > 1 == len(packed) and all(isinstance(piece, JsonlPiece) for piece in plain)
 
 
+def texts(numbers: range) -> set[str]:
+    return {f"Document {i}: Grüße {'x' * (i % 50)}" for i in numbers}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tfds")
-    rows = [{"title": f"t{i}", "text": f"Document {i}: Grüße {'x' * (i % 50)}", "n": i} for i in range(700)]
+    rows = [{"text": text} for text in sorted(texts(range(700)))]
+    prepare_set(folder, "lm1b", {"text": tfds.features.Text()}, {"train": rows, "test": rows[:10]}, "1.1.0")
     features = {
         "title": tfds.features.Text(),
         "text": tfds.features.Text(),
         "n": tfds.features.Scalar(np.int64),
     }
-    prepare_set(folder, "lm1b", features, {"train": rows, "test": rows[:10]}, "1.1.0")
+    prepare_set(folder, "several", features, {"train": [{"title": "t", "text": "x", "n": 3}]})
     return folder
-
-
-def texts(numbers: range) -> set[str]:
-    return {f"Document {i}: Grüße {'x' * (i % 50)}" for i in numbers}
 
 
 def test_a_tfds_data_set_gives_its_documents_in_pieces_of_any_size(data_dir: Path) -> None:
@@ -165,8 +166,9 @@ def test_a_tfds_data_set_gives_its_documents_in_pieces_of_any_size(data_dir: Pat
     assert set(whole) == texts(range(700)) and len(whole) == 700
     for piece_bytes in (1000, 5000):
         assert documents(source, piece_bytes=piece_bytes, **folder) == whole
-    assert set(documents("tfds:lm1b:1.1.0[test]", **folder)) == texts(range(10))
-    assert len(documents("tfds:lm1b[train[:10%]+test]#title", **folder)) == 80
+    assert len(documents("tfds:lm1b:1.1.0[test]", **folder)) == 10
+    assert len(documents("tfds:lm1b[train[:10%]+test]#text", **folder)) == 80
+    assert documents(f"tfds:{data_dir}/several/1.0.0#title") == ["t"]
     assert documents(f"tfds:{data_dir}/lm1b/1.1.0") == whole
 
 
@@ -185,14 +187,14 @@ def test_a_corpus_of_tfds_is_cut_into_blocks_like_one_of_files(data_dir: Path, t
         ("tfds:wiki40b/enn", r"did you mean wiki40b/en\?"),
         ("tfds:c4/en", r"tfds:c4/en: not prepared in .*; to download and prepare it: tfds build c4/en"),
         ("tfds:lm1b[tran]", "no split 'tran'; there are test, train"),
-        ("tfds:lm1b#body", r"no text under 'body'; expected #FIELD with one of \['text', 'title'\]"),
-        ("tfds:lm1b#n", "no text under 'n'"),
+        ("tfds:lm1b#body", r"no text under 'body'; expected #FIELD with one of \['text'\]"),
+        ("tfds:{}/several/1.0.0#n", r"no text under 'n'; expected #FIELD with one of \['text', 'title'\]"),
         ("tfds:[train]", "expected tfds:NAME"),
     ],
 )
 def test_a_tfds_name_that_is_wrong_says_what_was_meant(data_dir: Path, source: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        documents(source, data_dir=str(data_dir))
+        documents(source.replace("{}", str(data_dir)), data_dir=str(data_dir))
 
 
 def test_a_data_set_in_tfrecord_format_comes_with_the_command_that_converts_it(tmp_path: Path) -> None:
