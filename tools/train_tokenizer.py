@@ -1,31 +1,62 @@
-"""Trains a lossless SentencePiece tokenizer on text files and task files.
+"""Trains a lossless SentencePiece tokenizer on text, documents and tasks.
 
-    python tools/train_tokenizer.py --output words.model --vocab_size 2048 'tasks/*.json' book.txt.gz
+    python tools/train_tokenizer.py --output words.model --vocab_size 2048 'tasks/*.json' books web.jsonl.zst
 
-Inputs are paths or globs, plain or gzipped: .json and .jsonl files are tasks, whose examples are written as
-in a prompt; all others are text. The same inputs and settings give the same model, byte for byte.
+Inputs are files, globs or folders of text, JSONL of documents (text under "text", or `FILE#FIELD`) and TFDS
+data sets (`tfds:lm1b`), as tools/prepare_corpus.py reads them; or .json and .jsonl files of tasks, whose
+examples are written as in a prompt. Of more text than --max_characters, lines are drawn evenly. The same
+inputs and settings give the same model, byte for byte.
 """
 
 import argparse
+import dataclasses
 import io
+import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import sentencepiece
 from tqdm import tqdm
 
+from icl.data.documents import find_pieces
+from icl.data.keys import fraction
+from icl.data.tfds_documents import TFDS_PREFIX
 from icl.data.tokenizer import SentencePieceTokenizer, escape
 from icl.errors import InputError
 from icl.tasks.files import FileTasks, task_name
 from icl.tasks.records import RECORD_SUFFIXES, read_records
-from icl.tasks.sources import file_suffix, find_files, read_text
+from icl.tasks.sources import file_suffix, find_files, read_chunks
 from icl.tasks.task import Example
 
 _LONGEST_LINE = 2**20
+
+
+class Input(Protocol):
+    """A part of the text, with its size in bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    def documents(self) -> Iterator[str]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFile:
+    """The examples of a task file, as a prompt writes them."""
+
+    path: Path
+    size: int
+
+    def documents(self) -> Iterator[str]:
+        template = FileTasks(glob=str(self.path)).template
+        for record in read_records(self.path):
+            example = Example(record.input.strip(), record.output.strip())
+            yield template.context(example) + template.completion(example)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("inputs", nargs="+", help="text or task files: paths or globs")
+    parser.add_argument("inputs", nargs="+", help="files, globs, folders or TFDS data sets")
     parser.add_argument("--output", required=True, type=Path, help="file to write the model to")
     parser.add_argument("--vocab_size", type=int, default=8192, help="number of tokens (default: 8192)")
     parser.add_argument("--model_type", choices=("unigram", "bpe"), default="unigram")
     parser.add_argument("--exclude", action="append", default=[], help="file to leave out, without suffix")
+    parser.add_argument(
+        "--max_characters", type=int, default=50_000_000, help="to train on, 0 for all (default: 50 million)"
+    )
+    parser.add_argument("--data_dir", help="folder of the TFDS data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--verbose", action="store_true", help="show SentencePiece's own log")
     settings = parser.parse_args(arguments)
@@ -51,11 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: argparse.Namespace) -> None:
     _check_output(settings.output, settings.overwrite)
-    paths = [path for pattern in settings.inputs for path in find_files(pattern, "inputs")]
-    paths = [path for path in dict.fromkeys(paths) if task_name(path) not in settings.exclude]
-    lines = [line for path in tqdm(paths, desc="reading", unit="file") for line in read_lines(path)]
+    if settings.max_characters < 0:
+        raise InputError(f"--max_characters = {settings.max_characters}: expected 0 (all) or more")
+    found = find_inputs(settings.inputs, settings.exclude, settings.data_dir)
+    lines, share = draw_lines(_read(found), settings.max_characters)
     num_characters = sum(map(len, lines))
-    print(f"training {settings.model_type} tokens on {len(lines)} lines, {num_characters} characters ...")
+    drawn = f", one of {round(1 / share)} drawn evenly" if share < 1 else ""
+    print(
+        f"training {settings.model_type} tokens on {len(lines)} lines, {num_characters} characters{drawn} ..."
+    )
     start = time.monotonic()
     model = train(lines, settings.vocab_size, settings.model_type, verbose=settings.verbose)
     tokenizer = SentencePieceTokenizer(model)
@@ -67,19 +106,70 @@ def _run(settings: argparse.Namespace) -> None:
     )
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, or the examples of a task file as a prompt writes them.
+def find_inputs(
+    inputs: Sequence[str], exclude: Sequence[str] = (), data_dir: str | None = None
+) -> list[Input]:
+    """What inputs name, each file once; files whose name stands in `exclude` are left out.
 
     Raises:
-      InputError: the file cannot be read or is malformed.
+      InputError: an input names nothing that can be read.
     """
-    if file_suffix(path) not in RECORD_SUFFIXES:
-        yield from filter(None, read_text(path).split("\n"))
-        return
-    template = FileTasks(glob=str(path)).template
-    for record in read_records(path):
-        example = Example(record.input.strip(), record.output.strip())
-        yield from filter(None, (template.context(example) + template.completion(example)).split("\n"))
+    found: list[Input] = []
+    for source in inputs:
+        path = Path(source).expanduser()
+        if source.startswith(TFDS_PREFIX) or path.is_dir() or ("#" in source and not path.exists()):
+            found += find_pieces([source], "inputs", data_dir)
+            continue
+        for file in find_files(source, "inputs"):
+            if task_name(file) in exclude:
+                continue
+            if _holds_examples(file):
+                found.append(TaskFile(file.resolve(), file.stat().st_size))
+            else:
+                found += find_pieces([str(file)], "inputs")
+    return list(dict.fromkeys(found))
+
+
+def _holds_examples(path: Path) -> bool:
+    """Whether a file is a task: JSON, but for JSONL whose first line has a "text"."""
+    if file_suffix(path) != ".jsonl":
+        return file_suffix(path) in RECORD_SUFFIXES
+    chunk = next(read_chunks(path), b"").lstrip()
+    try:
+        item = json.loads(chunk.partition(b"\n")[0])
+    except ValueError:
+        return True  # as which it is refused with its line
+    return not isinstance(item, dict) or "text" not in item
+
+
+def _read(found: Sequence[Input]) -> Iterator[str]:
+    """The lines of inputs that hold anything, with a progress bar."""
+    with tqdm(total=sum(each.size for each in found), unit="B", unit_scale=True, desc="reading") as bar:
+        for each in found:
+            for text in each.documents():
+                yield from filter(None, text.split("\n"))
+            bar.update(each.size)
+
+
+def draw_lines(lines: Iterable[str], max_characters: int) -> tuple[list[str], float]:
+    """Lines of at most so many characters together (0: all), and the share that they are of all lines.
+
+    Which, depends on the lines alone. A line is kept while a random number, keyed by its place, lies below a threshold, which is halved whenever
+    the lines kept are too long together. One pass, and never much more in memory.
+    """
+    kept: list[tuple[float, str]] = []
+    share, total = 1.0, 0
+    for number, line in enumerate(lines):
+        place = fraction("tokenizer line", number) if max_characters else 0.0
+        if place >= share:
+            continue
+        kept.append((place, line))
+        total += len(line)
+        while max_characters and total > max_characters and len(kept) > 1:
+            share /= 2
+            kept = [each for each in kept if each[0] < share]
+            total = sum(len(each) for _, each in kept)
+    return [line for _, line in kept], share
 
 
 def train(

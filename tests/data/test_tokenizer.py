@@ -18,7 +18,7 @@ from icl.data.tokenizer import (
     tokenizer_from_json,
 )
 from icl.errors import InputError
-from tools.train_tokenizer import main, read_lines, train
+from tools.train_tokenizer import draw_lines, find_inputs, main, train
 
 WORDS = [
     a + b + c for a in ("ba", "so", "kri") for b in ("lan", "mo", "", "tex") for c in ("ter", "zy", "dum", "")
@@ -140,7 +140,41 @@ def test_training_twice_gives_the_same_bytes(book: Path, tmp_path: Path, model_t
 def test_task_files_are_read_as_prompts_write_them(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text('{"input": "cold", "output": "hot"}\n')
-    assert list(read_lines(path)) == ["cold -> hot"]
+    assert texts(path) == ["cold -> hot"]
+
+
+def texts(*inputs: object, exclude: tuple[str, ...] = ()) -> list[str]:
+    found = find_inputs([str(each) for each in inputs], exclude)
+    return [text for each in found for text in each.documents()]
+
+
+def test_inputs_are_files_of_any_kind_folders_and_fields(tmp_path: Path) -> None:
+    (tmp_path / "web.jsonl").write_text('{"text": "one\\ntwo", "body": "three"}\n')
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt.gz").write_bytes(gzip.compress(b"four"))
+    (tmp_path / "task.json").write_text('[{"input": "cold", "output": "hot"}]')
+    assert texts(tmp_path / "web.jsonl", tmp_path / "books") == ["one\ntwo", "four"]
+    assert texts(f"{tmp_path}/web.jsonl#body", tmp_path / "*.json*") == ["three", "cold -> hot", "one\ntwo"]
+    assert texts(tmp_path / "books" / "*", tmp_path / "books") == ["four"]
+    assert texts(tmp_path / "*.json*", exclude=("task",)) == ["one\ntwo"]
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=60), st.integers(9, 200))
+def test_lines_are_drawn_evenly_up_to_a_number_of_characters(lines: list[str], most: int) -> None:
+    drawn, share = draw_lines(lines, most)
+    assert (drawn, share) == draw_lines(iter(lines), most)
+    assert sum(map(len, drawn)) <= most
+    rest = iter(lines)
+    assert all(line in rest for line in drawn)
+    if sum(map(len, lines)) <= most:
+        assert drawn == lines and share == 1
+
+
+def test_lines_of_every_part_are_drawn() -> None:
+    drawn, share = draw_lines((f"{i % 10}{i:05d}" for i in range(20_000)), 12_000)
+    assert share == 1 / 16 and 900 < len(drawn) < 2000
+    counts = [sum(line.startswith(str(part)) for line in drawn) for part in range(10)]
+    assert min(counts) > 60
 
 
 def test_bad_input_is_one_line_and_writes_nothing(
