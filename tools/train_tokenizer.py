@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="folder of the TFDS data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--verbose", action="store_true", help="show SentencePiece's own log")
-    settings = parser.parse_args(arguments)
+    settings = parser.parse_intermixed_args(arguments)
     try:
         _run(settings)
     except InputError as error:
@@ -154,8 +154,8 @@ def _read(found: Sequence[Input]) -> Iterator[str]:
 def draw_lines(lines: Iterable[str], max_characters: int) -> tuple[list[str], float]:
     """Lines of at most so many characters together (0: all), and the share that they are of all lines.
 
-    Which, depends on the lines alone. A line is kept while a random number, keyed by its place, lies below a threshold, which is halved whenever
-    the lines kept are too long together. One pass, and never much more in memory.
+    Which ones depends on the lines alone. A line is kept while a random number, keyed by its place, lies
+    below a threshold, which is halved whenever the lines kept are too long together.
     """
     kept: list[tuple[float, str]] = []
     share, total = 1.0, 0
