@@ -8,6 +8,7 @@ leave every file that was there as it was. Exit code 1 where one does not. The s
 
 import argparse
 import dataclasses
+import gzip
 import hashlib
 import json
 import resource
@@ -17,6 +18,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import zstandard
+
+from icl.data.corpus_cache import MANIFEST, make_plan, prepare
+from icl.data.tokenizer import ByteTokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL_RUN = "gin/runs/smoke.gin"
@@ -47,9 +53,12 @@ def cases() -> list[Case]:
         *_flag_cases(),
         *_setting_cases(),
         *_file_cases(),
+        *_corpus_cases(),
+        *_table_cases(),
         *_workdir_cases(),
         *_eval_cases(),
         *_tool_cases(),
+        *_prepare_cases(),
     ]
 
 
@@ -126,6 +135,18 @@ def _file_cases() -> Iterator[Case]:
         ("an empty JSONL file", "empty.jsonl", "empty.jsonl"),
         ("a gzip file that is none", "plain.json.gz", "plain.json.gz"),
         ("two tasks of one name", "twice/**/*.json", "name"),
+        ("a JSONL line that was cut in half", "cut.jsonl", "cut.jsonl, line 3"),
+        ("a JSONL line of invalid UTF-8", "bytes.jsonl", "bytes.jsonl, line 2"),
+        ("a JSONL line that is no object", "list.jsonl", "list.jsonl, line 2"),
+        ("a number for an output", "number.jsonl", "number.jsonl, line 2"),
+        ("a right answer that is none of the choices", "gold.jsonl", "gold.jsonl, line 2"),
+        ("choices without a right answer", "choices.jsonl", "choices.jsonl, line 2"),
+        ("an output of several lines", "lines.jsonl", "lines.jsonl, line 2"),
+        ("examples in two forms in one file", "forms.jsonl", "forms.jsonl, line 2"),
+        ("a single example", "single.jsonl", "single.jsonl"),
+        ("a gzip file that was cut", "cut.jsonl.gz", "cut.jsonl.gz"),
+        ("a Zstandard file that was cut", "cut.jsonl.zst", "cut.jsonl.zst"),
+        ("a task file in another format", "book.txt", "book.txt"),
     ):
         mixture = ("DataConfig.weights = {'files': 1}", f"FileTasks.glob = '{{box}}/{path}'")
         yield Case(tried, _bind(*mixture), says)
@@ -134,10 +155,132 @@ def _file_cases() -> Iterator[Case]:
     for tried, setting, says in (
         ("a tokenizer that does not exist", "DataConfig.tokenizer = '{box}/no.model'", "no.model"),
         ("a tokenizer that is a text file", "DataConfig.tokenizer = '{box}/book.txt'", "book.txt"),
-        ("a corpus that does not exist", "DataConfig.corpora = {{'book': ['{box}/no.txt']}}", "no.txt"),
-        ("a corpus of invalid UTF-8", "DataConfig.corpora = {{'book': ['{box}/bytes.gin']}}", "bytes.gin"),
+        ("a corpus that does not exist", "DataConfig.corpora = {'book': ['{box}/no.txt']}", "no.txt"),
+        (
+            "a corpus of invalid UTF-8",
+            "DataConfig.corpora = {'book': ['{box}/bytes.gin']}",
+            "bytes.gin, line 1",
+        ),
     ):
         yield Case(tried, _bind(setting), says)
+
+
+def _corpus_cases() -> Iterator[Case]:
+    for tried, source, says in (
+        ("a corpus line that was cut in half", "cut_web.jsonl", "cut_web.jsonl, line 2"),
+        ("a corpus line without text", "cut.jsonl", "cut.jsonl, line 1: no field 'text'"),
+        ("a corpus field that no line has", "web.jsonl#body", "web.jsonl, line 1: no field 'body'"),
+        ("a corpus whose text is a number", "web.jsonl#id", "web.jsonl, line 1: id = '1'"),
+        ("a corpus of no text", "blank.txt", "hold no text"),
+        ("a corpus folder without text files", "empty", "empty"),
+        ("a cache made by another tokenizer", "cache_of_another", "another tokenizer"),
+        ("a cache without its manifest", "cache_half", "cache_half"),
+        ("a cache whose manifest was cut", "cache_cut", "manifest.json"),
+        ("a cache with a shard that was cut", "cache_short", "00000.tokens"),
+        ("a cache of an older format", "cache_old", "format 0"),
+        ("a TFDS folder in TFRecord format", "tfds/records/1.0.0", "is a TFDS data set; write tfds:"),
+    ):
+        yield Case(tried, _bind(f"DataConfig.corpora = {{'text': ['{{box}}/{source}']}}"), says)
+    for tried, source, says in (
+        ("a TFDS name with a typo", "tfds:wiki40bb/en", "did you mean 'wiki40b'"),
+        ("a TFDS configuration with a typo", "tfds:wiki40b/enn", "did you mean wiki40b/en"),
+        ("a TFDS data set that is not prepared", "tfds:lm1b", "tfds build lm1b"),
+        ("a TFDS name without a name", "tfds:[train]", "expected tfds:NAME"),
+        ("a TFDS data set in TFRecord format", "tfds:{box}/tfds/records/1.0.0", "is in TFRecord format"),
+        ("a TFDS folder that holds none", "tfds:{box}/empty", "empty"),
+    ):
+        yield Case(tried, _bind(f"DataConfig.corpora = {{'text': ['{source}']}}"), says)
+    corpus = "DataConfig.corpora = {'text': ['{box}/book.txt']}"
+    for tried, binding, says in (
+        ("a corpus named as a task", "DataConfig.corpora = {'cipher': ['{box}/book.txt']}", "also a task"),
+        ("weights of another corpus", "DataConfig.corpus_weights = {'txet': 1}", "corpus_weights"),
+        ("a corpus that leaves no room", "DataConfig.corpus_share = 1.0", "corpus_share"),
+        ("a curriculum of an unknown family", "DataConfig.curriculum = {100: {'ciper': 1}}", "'ciper'"),
+        ("a curriculum that leaves nothing", "DataConfig.curriculum = {100: {'cipher': 0}}", "curriculum"),
+        ("a negative temperature", "DataConfig.temperature = -1", "temperature"),
+        ("excluded examples that do not exist", "DataConfig.exclude = ['{box}/no.jsonl']", "no.jsonl"),
+        ("an excluded task without end", "DataConfig.exclude = ['cipher']", "without end"),
+    ):
+        yield Case(tried, _bind("DataConfig.weights = {'cipher': 1}", corpus, binding), says)
+    cache = "DataConfig.corpora = {'text': ['{box}/cache']}"
+    yield Case(
+        "a cache that was not filtered",
+        _bind(cache, "DataConfig.exclude = ['{box}/long.jsonl']"),
+        "--exclude",
+    )
+
+
+def _table_cases() -> Iterator[Case]:
+    """Pair lists, TFDS tasks and the battery."""
+    for tried, family, bindings, says in (
+        (
+            "a pair list line of one column",
+            "pairs",
+            ("PairTasks.glob = '{box}/pairs.tsv'",),
+            "tsv, line 3",
+        ),
+        ("an empty pair list", "pairs", ("PairTasks.glob = '{box}/blank.txt'",), "blank.txt"),
+        ("a pair list that does not exist", "pairs", ("PairTasks.glob = '{box}/no.tsv'",), "no.tsv"),
+        (
+            "a pair list form without a column",
+            "pairs",
+            ("PairTasks.glob = '{box}/pairs.tsv'", "PairTasks.output = 'x'"),
+            "PairTasks.output",
+        ),
+        ("a TFDS task with a typo", "tfds", ("TfdsTasks.names = ['hellaswga']",), "did you mean 'hellaswag'"),
+        ("a TFDS task that is not prepared", "tfds", ("TfdsTasks.names = ['piqa']",), "tfds build piqa"),
+        ("no TFDS tasks", "tfds", ("TfdsTasks.names = []",), "TfdsTasks.names = ()"),
+        ("an unknown scramble", "scrambles", ("Scrambles.tasks = ['anagrams']",), "'anagrams'"),
+        ("a word list that does not exist", "scrambles", ("Scrambles.words = '{box}/no.txt'",), "no.txt"),
+        ("a word list of short words", "scrambles", ("Scrambles.words = '{box}/short.txt'",), "short.txt"),
+        (
+            "digits that are no number",
+            "arithmetic",
+            ("Arithmetic.tasks = ['some_digit_addition']",),
+            "some_digit",
+        ),
+    ):
+        weights = f"DataConfig.weights = {{'{family}': 1}}"
+        yield Case(tried, _bind(weights, *bindings), says)
+
+
+def _prepare_cases() -> Iterator[Case]:
+    def tool(*arguments: str, output: str = "{box}/new") -> tuple[str, ...]:
+        return ("tools.prepare_corpus", "--output", output, "--num_processes", "1", *arguments)
+
+    def source(name: str) -> tuple[str, ...]:
+        return ("--source", f"{{box}}/{name}")
+
+    for tried, arguments, says in (
+        ("a source that does not exist", tool(*source("no.txt")), "no.txt"),
+        ("a source of invalid UTF-8", tool(*source("bytes.gin")), "bytes.gin, line 1"),
+        ("a line that was cut in half", tool(*source("cut_web.jsonl")), "cut_web.jsonl, line 2"),
+        ("a source that was cut", tool(*source("cut.jsonl.gz")), "cut.jsonl.gz"),
+        ("sources of no text", tool(*source("blank.txt")), "hold no text"),
+        ("an output that is a file", tool(*source("book.txt"), output="{box}/book.txt"), "book.txt"),
+        ("an output that holds other files", tool(*source("book.txt"), output="{box}/foreign"), "foreign"),
+        ("the cache of another source", tool(*source("web.jsonl"), output="{box}/cache"), "another"),
+        ("a tokenizer that is none", tool(*source("book.txt"), "--tokenizer", "{box}/book.txt"), "book.txt"),
+        (
+            "excluded examples that are none",
+            tool(*source("book.txt"), "--exclude", "{box}/book.txt"),
+            "book.txt",
+        ),
+        ("a TFDS split with a typo", tool("--source", "tfds:wiki40b/en[tran"), "tfds:"),
+    ):
+        yield Case(f"prepare_corpus: {tried}", arguments, says)
+    no_workers = (
+        "tools.prepare_corpus",
+        "--output",
+        "{box}/new",
+        "--num_processes",
+        "0",
+        *source("book.txt"),
+    )
+    yield Case("prepare_corpus: no processes", no_workers, "--num_processes = 0")
+    yield Case(
+        "prepare_corpus: a full disk", tool(*source("book.txt")), "File too large", True, file_bytes=500
+    )
 
 
 def _workdir_cases() -> Iterator[Case]:
@@ -224,8 +367,60 @@ def make_files(box: Path) -> None:
     (box / "plain.json.gz").write_text(json.dumps(examples))
     (box / "book.txt").write_text("It was the best of times, it was the worst of times.\n" * 40)
     (box / "empty").mkdir()
+    _make_task_files(box, examples)
+    _make_corpora(box)
     (box / "foreign").mkdir()
     (box / "foreign" / "metrics.jsonl").write_text('{"step": 1}\n')
+
+
+def _make_task_files(box: Path, examples: list[dict[str, str]]) -> None:
+    good = '{"input": "one", "output": "eno"}\n'
+    choices = '{"query": "is 1 odd?", "choices": ["no", "yes"], "gold": 1}\n'
+    for name, text in (
+        ("cut", 2 * good + '{"input": "two", "outp'),
+        ("list", good + "[1, 2]\n"),
+        ("number", good + '{"input": "two", "output": 2}\n'),
+        ("gold", choices + choices.replace('"gold": 1', '"gold": 2')),
+        ("choices", choices + '{"query": "is 1 odd?", "choices": ["no", "yes"]}\n'),
+        ("lines", good + '{"input": "two", "output": "o\\nwt"}\n'),
+        ("forms", good + '{"prompt": "two ->", "completion": " owt"}\n'),
+        ("single", good),
+        ("long", json.dumps({"context": "word " * 20, "completion": " end"}) + "\n"),
+    ):
+        (box / f"{name}.jsonl").write_text(text)
+    (box / "bytes.jsonl").write_bytes(good.encode() + b'{"input": "\xff", "output": "a"}\n')
+    lines = "\n".join(map(json.dumps, examples)).encode()
+    (box / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-20])
+    (box / "cut.jsonl.zst").write_bytes(zstandard.compress(lines)[:-20])
+    (box / "pairs.tsv").write_text("one\teins\ntwo\tzwei\nthree\nfour\tvier\n")
+    (box / "short.txt").write_text("one\ntwo\n")
+
+
+def _make_corpora(box: Path) -> None:
+    """Text, JSONL, caches good and damaged, and a TFDS data set in the format that cannot be read."""
+    (box / "blank.txt").write_text("")
+    (box / "web.jsonl").write_text('{"id": 1, "text": "some text"}\n' * 9)
+    (box / "cut_web.jsonl").write_text('{"text": "some text"}\n{"text": "some')
+    prepare(make_plan([str(box / "book.txt")], ByteTokenizer()), box / "cache")
+    for name in ("half", "cut", "short", "old", "of_another"):
+        shutil.copytree(box / "cache", box / f"cache_{name}")
+    (box / "cache_half" / MANIFEST).unlink()
+    manifest = (box / "cache" / MANIFEST).read_text()
+    (box / "cache_cut" / MANIFEST).write_text(manifest[:200])
+    (box / "cache_old" / MANIFEST).write_text(manifest.replace('"format": 1', '"format": 0'))
+    fingerprint = json.loads(manifest)["tokenizer_fingerprint"]
+    (box / "cache_of_another" / MANIFEST).write_text(manifest.replace(fingerprint, "0" * 32))
+    shard = box / "cache_short" / "shards" / "00000.tokens"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    records = box / "tfds" / "records" / "1.0.0"
+    records.mkdir(parents=True)
+    text = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}}
+    feature = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    features = {"pythonClassName": feature, "featuresDict": {"features": {"text": text}}}
+    (records / "features.json").write_text(json.dumps(features))
+    splits = [{"name": "train", "numBytes": "9", "shardLengths": ["1"]}]
+    info = {"name": "records", "version": "1.0.0", "fileFormat": "tfrecord", "splits": splits}
+    (records / "dataset_info.json").write_text(json.dumps(info))
 
 
 def make_runs(box: Path) -> None:
@@ -298,13 +493,14 @@ def main() -> int:
         make_files(box)
         make_runs(box)
         before = snapshot(box)
-        print("| | tried | printed | exit code | traceback | overwritten |\n|---|---|---|---|---|---|")
+        print("| | tried | printed | exit code | traceback | changed |\n|---|---|---|---|---|---|")
         for number, case in enumerate((case for case in cases() if only in case.tried), 1):
             done = _run(case, box)
             line = error_line(done.stderr, box)
             traceback = "Traceback" in done.stdout + done.stderr
             after = snapshot(box)
-            changed = [str(path) for path in before if after.get(path) != before[path]]
+            left = () if case.file_bytes else after.keys() - before.keys()
+            changed = [str(path) for path in (*before, *left) if after.get(path) != before.get(path)]
             good = done.returncode == 2 and not traceback and not changed and case.says in line
             failures += not good
             cells = (

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,32 +94,52 @@ def prepare(plan: Plan, folder: Path, *, num_processes: int = 1, progress: Progr
       Whether there was anything to do.
 
     Raises:
-      InputError: the folder holds something else, a document cannot be read, or the disk is full.
+      InputError: the folder holds something else; the disk is full; or a document cannot be read, in which
+        case nothing is left of a preparation that was new.
     """
     check_folder(plan, folder)
     if (folder / MANIFEST).exists():
         return False
-    with _named(folder):
-        (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
-        for stale in folder.rglob("*.tmp"):
-            stale.unlink()
-        _write(folder / _PLAN, _json({"fingerprint": plan.fingerprint, "shards": len(plan.pieces)}))
-        with _workers(plan, num_processes) as run:
-            ignored: set[str] = set()
-            if plan.held_out:
-                ignored = common([counts for _, counts in run(_count, [(p,) for p in plan.pieces])])
-            tasks = []
-            for number, piece in enumerate(plan.pieces):
-                if shard_file(folder, number, ".json").exists():
-                    if progress:
-                        progress(piece.size)
-                else:
-                    tasks.append((piece, str(folder), number, tuple(sorted(ignored))))
-            for number, _ in run(_make_shard, tasks):
-                if progress:
-                    progress(tasks[number][0].size)
-        _write(folder / MANIFEST, _json(_manifest(plan, folder)))
+    existed, begun = folder.exists(), (folder / _PLAN).exists()
+    try:
+        with _named(folder):
+            _make(plan, folder, num_processes, progress)
+    except _Stopped:
+        raise
+    except InputError:
+        if not begun:  # of a source that must change, nothing can be used again
+            shutil.rmtree(folder / _SHARDS)
+            (folder / _PLAN).unlink()
+            if not existed:
+                folder.rmdir()
+        raise
     return True
+
+
+class _Stopped(InputError):
+    """The preparation can go on from where it is."""
+
+
+def _make(plan: Plan, folder: Path, num_processes: int, progress: Progress | None) -> None:
+    (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
+    for stale in folder.rglob("*.tmp"):
+        stale.unlink()
+    _write(folder / _PLAN, _json({"fingerprint": plan.fingerprint, "shards": len(plan.pieces)}))
+    with _workers(plan, num_processes) as run:
+        ignored: set[str] = set()
+        if plan.held_out:
+            ignored = common([counts for _, counts in run(_count, [(p,) for p in plan.pieces])])
+        tasks = []
+        for number, piece in enumerate(plan.pieces):
+            if shard_file(folder, number, ".json").exists():
+                if progress:
+                    progress(piece.size)
+            else:
+                tasks.append((piece, str(folder), number, tuple(sorted(ignored))))
+        for number, _ in run(_make_shard, tasks):
+            if progress:
+                progress(tasks[number][0].size)
+    _write(folder / MANIFEST, _json(_manifest(plan, folder)))
 
 
 def check_folder(plan: Plan, folder: Path) -> None:
@@ -296,7 +317,7 @@ def _workers(plan: Plan, number: int) -> Iterator[Callable[..., Iterator[tuple[i
     try:
         yield run
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise InputError("a process that prepared the corpus was killed; run it again to go on") from error
+        raise _Stopped("a process that prepared the corpus was killed; run it again to go on") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -321,7 +342,7 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
+        raise _Stopped(
             f"{error.filename or folder}: cannot be written: {reason}; run it again to go on"
         ) from error
 

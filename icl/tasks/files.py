@@ -165,7 +165,17 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _template(settings: FileTasks, records: Sequence[Record]) -> Template:
-    """The settings' template, or the one that a verbatim file has."""
+    """The settings' template, or the one that a verbatim file has.
+
+    Raises:
+      InputError: some of the file's texts are verbatim, others not.
+    """
+    for record in records:
+        if record.verbatim != records[0].verbatim:
+            raise InputError(
+                f"{record.where}: of another form than the file's first example; expected either "
+                '"completion" throughout, whose texts are taken as they are, or the other forms'
+            )
     if not records[0].verbatim:
         return settings.template
     delimiter = _most_common(_leading(record.input) for record in records)

@@ -63,7 +63,7 @@ class PoolTask(Task):
                 parts[fraction("test part", normalise(example.input)) < test_share].append(example)
         train, test = parts
         self.num_test = len(test)
-        if not train or not test or (shared and len(test) < 2):
+        if not train or not test:
             raise InputError(
                 f"{where}: {len(train)} training and {len(test)} test examples; expected at least one of each"
             )
