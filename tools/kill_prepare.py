@@ -1,4 +1,4 @@
-"""Kills a corpus preparation at random moments, goes on with it, and holds the cache against one never killed.
+"""Kills a corpus preparation at random moments, and holds what it ends in against one never killed.
 
     python tools/kill_prepare.py --source books --kills 20
 
