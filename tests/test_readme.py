@@ -47,6 +47,12 @@ def test_the_ladder_of_the_readme_loads() -> None:
     assert (small.model.embed_dim, large.model.embed_dim) == (32, 128)
 
 
+def test_the_mixture_of_the_readme_loads() -> None:
+    (mixture,) = [block for block in blocks("python") if "DataConfig.corpora" in block]
+    (run,) = config.load_runs([], [mixture])
+    assert run.data.families == tuple(run.families) and len(run.families) == 5
+
+
 def test_files_and_folders_that_the_readme_links_to_exist() -> None:
     linked = set(re.findall(r"\]\((?!http)([^)]+)\)", README)) - {"docs/k_curves.png"}
     named = set(re.findall(r"gin/[\w/]+\.gin|tools/\w+\.sh", README))

@@ -37,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data_dir", help="folder of the TFDS data sets")
     parser.add_argument("--num_processes", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        help="run as an Apache Beam pipeline (extra `beam`) with these options, as in "
+        "--beam='--runner=SparkRunner ...'; all workers must see the sources and the output folder",
+    )
     parser.add_argument("--dry_run", action="store_true", help="say what would be read, and write nothing")
     settings = parser.parse_args(arguments)
     try:
@@ -61,7 +67,13 @@ def _run(settings: argparse.Namespace) -> None:
         return
     began = time.monotonic()
     with tqdm(total=plan.size, unit="B", unit_scale=True, desc="tokenising") as bar:
-        made = prepare(plan, settings.output, num_processes=settings.num_processes, progress=bar.update)
+        made = prepare(
+            plan,
+            settings.output,
+            num_processes=settings.num_processes,
+            beam=settings.beam,
+            progress=bar.update,
+        )
         bar.update(bar.total - bar.n)
     manifest = read_manifest(settings.output)
     seconds = time.monotonic() - began

@@ -14,6 +14,7 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icl.data.corpus_beam import Run, beam_workers
 from icl.data.documents import Piece, find_pieces
 from icl.data.keys import digest
 from icl.data.ngrams import Grams, common
@@ -81,13 +83,21 @@ def make_plan(
     return Plan(pieces, tokenizer, tuple(held_out), digest("corpus cache", _FORMAT, *parts))
 
 
-def prepare(plan: Plan, folder: Path, *, num_processes: int = 1, progress: Progress | None = None) -> bool:
+def prepare(
+    plan: Plan,
+    folder: Path,
+    *,
+    num_processes: int = 1,
+    beam: str | None = None,
+    progress: Progress | None = None,
+) -> bool:
     """Makes the cache, or what is missing of it.
 
     Args:
       plan: What it holds.
       folder: Where.
       num_processes: How many processes share the pieces; 1 uses none but this.
+      beam: Options of an Apache Beam pipeline that shares them instead (`icl.data.corpus_beam`).
       progress: Is told of the bytes of pieces that are done, also of those that were.
 
     Returns:
@@ -103,7 +113,7 @@ def prepare(plan: Plan, folder: Path, *, num_processes: int = 1, progress: Progr
     existed, begun = folder.exists(), (folder / _PLAN).exists()
     try:
         with _named(folder):
-            _make(plan, folder, num_processes, progress)
+            _make(plan, folder, _workers(plan, folder, num_processes, beam), progress)
     except _Stopped:
         raise
     except InputError:
@@ -120,12 +130,14 @@ class _Stopped(InputError):
     """The preparation can go on from where it is."""
 
 
-def _make(plan: Plan, folder: Path, num_processes: int, progress: Progress | None) -> None:
+def _make(
+    plan: Plan, folder: Path, workers: contextlib.AbstractContextManager[Run], progress: Progress | None
+) -> None:
     (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
     for stale in folder.rglob("*.tmp"):
         stale.unlink()
     _write(folder / _PLAN, _json({"fingerprint": plan.fingerprint, "shards": len(plan.pieces)}))
-    with _workers(plan, num_processes) as run:
+    with workers as run:
         ignored: set[str] = set()
         if plan.held_out:
             ignored = common([counts for _, counts in run(_count, [(p,) for p in plan.pieces])])
@@ -285,6 +297,11 @@ class _Worker:
 
     def start(self, tokenizer: Mapping[str, str], held_out: tuple[str, ...]) -> None:
         self.tokenizer, self.held_out = tokenizer_from_json(tokenizer), held_out
+        self._state = tokenizer, held_out
+
+    def is_ready(self, tokenizer: Mapping[str, str], held_out: tuple[str, ...]) -> bool:
+        """Whether it was started with these."""
+        return getattr(self, "_state", None) == (tokenizer, held_out)
 
     def grams(self, ignored: tuple[str, ...] = ()) -> Grams:
         key = (self.held_out, ignored)
@@ -296,10 +313,23 @@ class _Worker:
 _WORKER = _Worker()
 
 
+def _call(
+    tokenizer: Mapping[str, str], held_out: tuple[str, ...], function: Callable[..., Any], *task: Any
+) -> Any:
+    """Calls a function in a worker of which nothing is known."""
+    if not _WORKER.is_ready(tokenizer, held_out):
+        _WORKER.start(tokenizer, held_out)
+    return function(*task)
+
+
 @contextlib.contextmanager
-def _workers(plan: Plan, number: int) -> Iterator[Callable[..., Iterator[tuple[int, Any]]]]:
-    """Runs a function over lists of arguments, in processes or here; results come as they are done."""
+def _workers(plan: Plan, folder: Path, number: int, beam: str | None) -> Iterator[Run]:
+    """Runs a function over lists of arguments, in workers or here; results come as they are done."""
     state = (plan.tokenizer.to_json(), plan.held_out)
+    if beam is not None:
+        with beam_workers(folder, beam, functools.partial(_call, *state)) as run:
+            yield run
+        return
     if number <= 1:
         _WORKER.start(*state)
         yield lambda function, tasks: ((i, function(*task)) for i, task in enumerate(tasks))
@@ -307,7 +337,7 @@ def _workers(plan: Plan, number: int) -> Iterator[Callable[..., Iterator[tuple[i
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(number, context, _start_worker, state)
 
-    def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    def share(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         # Large pieces first, so that none is left over for one process at the end.
         order = sorted(range(len(tasks)), key=lambda i: -tasks[i][0].size)
         futures = {pool.submit(function, *tasks[i]): i for i in order}
@@ -315,7 +345,7 @@ def _workers(plan: Plan, number: int) -> Iterator[Callable[..., Iterator[tuple[i
             yield futures[future], future.result()
 
     try:
-        yield run
+        yield share
     except concurrent.futures.process.BrokenProcessPool as error:
         raise _Stopped("a process that prepared the corpus was killed; run it again to go on") from error
     finally:
