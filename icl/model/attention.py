@@ -36,8 +36,8 @@ def visible(queries: Span, keys: Span, band: int | None) -> jax.Array:
 
 def attend(
     q_BTHK: jax.Array,
-    k_BSGK: jax.Array,
-    v_BSGK: jax.Array,
+    k_BGSK: jax.Array,
+    v_BGSK: jax.Array,
     *,
     queries: Span,
     keys: Span,
@@ -48,8 +48,8 @@ def attend(
 
     Args:
         q_BTHK: queries [batch, length, heads, head size].
-        k_BSGK: keys [batch, key length, kv heads, head size]; heads is a multiple of kv heads.
-        v_BSGK: values, as the keys.
+        k_BGSK: keys [batch, kv heads, key length, head size]; heads is a multiple of kv heads.
+        v_BGSK: values, as the keys.
         queries: segments and positions of the queries.
         keys: segments and positions of the keys.
         band: how many positions, itself included, a query sees back; None sees all.
@@ -66,14 +66,14 @@ def attend(
         blocks = [
             _softmax_attention(
                 q_BTHK[:, start:end],
-                k_BSGK[:, :end],
-                v_BSGK[:, :end],
+                k_BGSK[:, :, :end],
+                v_BGSK[:, :, :end],
                 visible(_cut(queries, start, end), _cut(keys, 0, end), band),
             )
             for start, end in zip(cuts, cuts[1:], strict=False)
         ]
         return jnp.concatenate(blocks, axis=1)
-    return _softmax_attention(q_BTHK, k_BSGK, v_BSGK, visible(queries, keys, band))
+    return _softmax_attention(q_BTHK, k_BGSK, v_BGSK, visible(queries, keys, band))
 
 
 def _cut(span: Span, start: int, end: int) -> Span:
@@ -81,12 +81,11 @@ def _cut(span: Span, start: int, end: int) -> Span:
 
 
 def _softmax_attention(
-    q_BTHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, seen_BTS: jax.Array
+    q_BTHK: jax.Array, k_BGSK: jax.Array, v_BGSK: jax.Array, seen_BTS: jax.Array
 ) -> jax.Array:
     batch, length, heads, size = q_BTHK.shape
-    kv_heads = k_BSGK.shape[2]
+    kv_heads = k_BGSK.shape[1]
     q_BGRTK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
-    k_BGSK, v_BGSK = k_BSGK.transpose(0, 2, 1, 3), v_BSGK.transpose(0, 2, 1, 3)
     scores = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK * size**-0.5, k_BGSK, preferred_element_type=jnp.float32)
     scores = jnp.where(seen_BTS[:, None, None], scores, MASKED)
     # Normalised after the product with the values: one pass less over the scores than a plain softmax.

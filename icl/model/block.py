@@ -18,7 +18,6 @@ from icl.model.layers import (
     Initializer,
     Norm,
     Projection,
-    Weights,
     convolve,
     kernel_initializer,
     project,
@@ -31,14 +30,14 @@ Angles = tuple[jax.Array, jax.Array]
 
 
 class LayerCache(NamedTuple):
-    """What one layer keeps of the past.
+    """What one layer keeps of the past; buffers of its own, in which a chunk is written in place.
 
-    `k_BSGK`, `v_BSGK`: keys and values as attention sees them. `inputs_BSE`: queries, keys and values before
+    `k_BGSK`, `v_BGSK`: keys and values as attention sees them. `inputs_BSE`: queries, keys and values before
     the short convolution (last axis 0 without one), all of them, so that a cache can be cut anywhere.
     """
 
-    k_BSGK: jax.Array
-    v_BSGK: jax.Array
+    k_BGSK: jax.Array
+    v_BGSK: jax.Array
     inputs_BSE: jax.Array
 
 
@@ -71,7 +70,7 @@ class Attention(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         batch, length, _ = x_BTD.shape
         size = config.size_per_head
-        raw, mixed = self._queries_keys_values(x_BTD, context, cache)
+        mixed, cache = self._queries_keys_values(x_BTD, context, cache)
         q, k, v = (
             self._constrain(x.reshape(batch, length, -1, size), axis)
             for x, axis in zip(mixed, ("heads", "kv_heads", "kv_heads"), strict=True)
@@ -80,13 +79,12 @@ class Attention(nn.Module):
             q, k = Norm(config, name="query_norm")(q), Norm(config, name="key_norm")(k)
         if context.angles is not None:
             q, k = rotate(q, context.angles), rotate(k, context.angles)
+        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         if cache is not None:
             assert context.offset_B is not None
-            inputs = jnp.concatenate(raw, axis=-1) if config.conv_width else cache.inputs_BSE[:, :length]
-            cache = LayerCache(
-                *(append(old, new, context.offset_B) for old, new in zip(cache, (k, v, inputs), strict=True))
-            )
-            k, v = cache.k_BSGK, cache.v_BSGK
+            k = append(cache.k_BGSK, k, context.offset_B, axis=2)
+            v = append(cache.v_BGSK, v, context.offset_B, axis=2)
+            cache = cache._replace(k_BGSK=k, v_BGSK=v)
         queries = context.queries
         if context.at_BA is not None:
             q = take(q, context.at_BA)
@@ -113,8 +111,8 @@ class Attention(nn.Module):
 
     def _queries_keys_values(
         self, x_BTD: jax.Array, context: Context, cache: LayerCache | None
-    ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Queries, keys and values, flat over heads: before and after the short convolution.
+    ) -> tuple[list[jax.Array], LayerCache | None]:
+        """Queries, keys and values, flat over heads; what goes into the short convolution is cached.
 
         Where heads are not split over devices the three are one matmul and one convolution.
         """
@@ -128,23 +126,24 @@ class Attention(nn.Module):
                 widths, ("heads", "kv_heads", "kv_heads"), ("query", "key", "value"), strict=True
             )
         ]
-        past = None
+        if self._heads_are_whole():
+            parts = [jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=-1), *parts)]
+        raws = [project(x_BTD, weights, dtype) for weights in parts]
+        pasts: list[jax.Array | None] = [None] * len(parts)
         if conv and cache is not None:
             assert context.offset_B is not None
-            past = last(cache.inputs_BSE, context.offset_B, conv - 1)
-
-        def mix(raw: jax.Array, weights: Weights, past: jax.Array | None) -> jax.Array:
-            if weights.convolution is None:
-                return raw
-            return convolve(raw, weights.convolution, context.queries.positions_BT, past)
-
-        if self._heads_are_whole():
-            whole = jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=-1), *parts)
-            raw = project(x_BTD, whole, dtype)
-            return jnp.split(raw, ends, axis=-1), jnp.split(mix(raw, whole, past), ends, axis=-1)
-        pasts = [None] * 3 if past is None else jnp.split(past, ends, axis=-1)
-        raws = [project(x_BTD, weights, dtype) for weights in parts]
-        return raws, [mix(*each) for each in zip(raws, parts, pasts, strict=True)]
+            # Written before it is read: the other order would make XLA copy the buffer.
+            inputs = append(cache.inputs_BSE, jnp.concatenate(raws, axis=-1), context.offset_B, axis=1)
+            cache = cache._replace(inputs_BSE=inputs)
+            past = last(inputs, context.offset_B, conv - 1)
+            pasts = [past] if len(parts) == 1 else list(jnp.split(past, ends, axis=-1))
+        mixed = [
+            raw
+            if weights.convolution is None
+            else convolve(raw, weights.convolution, context.queries.positions_BT, past)
+            for raw, weights, past in zip(raws, parts, pasts, strict=True)
+        ]
+        return list(jnp.split(mixed[0], ends, axis=-1)) if len(parts) == 1 else mixed, cache
 
     def _heads_are_whole(self) -> bool:
         if self.partitioner is None:
@@ -211,13 +210,22 @@ def take(x_BTX: jax.Array, at_BA: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BTX, index, axis=1)
 
 
-def append(old_BSX: jax.Array, new_BTX: jax.Array, offset_B: jax.Array) -> jax.Array:
-    """Writes a chunk of each row at that row's offset; the caller leaves room for it."""
-
-    def one(old: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), offset, axis=0)
-
-    return jax.vmap(one)(old_BSX, new_BTX, offset_B)
+def append(old: jax.Array, new: jax.Array, offset_B: jax.Array, axis: int) -> jax.Array:
+    """Writes a chunk of each row, along `axis`, at that row's offset; the caller leaves room for it."""
+    starts_B2 = jnp.stack([jnp.arange(len(offset_B)), offset_B], axis=1)
+    return jax.lax.scatter(
+        old,
+        starts_B2,
+        new.astype(old.dtype),
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=tuple(range(1, new.ndim)),
+            inserted_window_dims=(0,),
+            scatter_dims_to_operand_dims=(0, axis),
+        ),
+        indices_are_sorted=True,
+        unique_indices=True,
+        mode=jax.lax.GatherScatterMode.CLIP,
+    )
 
 
 def last(inputs_BSE: jax.Array, offset_B: jax.Array, count: int) -> jax.Array:

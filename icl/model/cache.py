@@ -3,7 +3,7 @@
 Each row has its own length. Keys beyond it may hold anything: masks use positions, so nothing sees them
 before they are overwritten.
 
-Shapes: L layers, B batch, S capacity, G key/value heads, K head size, V vocab, T new positions.
+Shapes: B batch, S capacity, G key/value heads, K head size, V vocab, T new positions.
 """
 
 import flax.struct
@@ -14,23 +14,23 @@ from icl.errors import InputError
 from icl.model.attention import Span
 from icl.model.block import LayerCache, make_context
 from icl.model.config import ModelConfig
-from icl.model.transformer import Params, apply_layers, embed, final_norm, unembed
+from icl.model.transformer import Params, apply_cached_layers, embed, final_norm, unembed
 from icl.parallel import Partitioner
 
 
 class Cache(flax.struct.PyTreeNode):
     """The past of a batch of rows.
 
-    `layers`: arrays [layers, batch, capacity, ...]. `lengths_B`: how many positions of each row count.
+    `layers`: what each layer keeps. `lengths_B`: how many positions of each row count.
     """
 
-    layers: LayerCache
+    layers: tuple[LayerCache, ...]
     lengths_B: jax.Array
 
     @property
     def capacity(self) -> int:
         """Positions there is room for."""
-        return self.layers.k_BSGK.shape[2]
+        return self.layers[0].k_BGSK.shape[2]
 
 
 def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
@@ -38,10 +38,13 @@ def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     if config.positions == "learned" and capacity > config.max_length:
         raise InputError(f"a cache of {capacity} positions: the model was made for {config.max_length}")
     dtype = jnp.dtype(config.compute_dtype)
-    kv = (config.num_layers, batch, capacity, config.kv_heads, config.size_per_head)
+    kv = (batch, config.kv_heads, capacity, config.size_per_head)
     width = (config.num_heads + 2 * config.kv_heads) * config.size_per_head if config.conv_width else 0
-    inputs = jnp.zeros((config.num_layers, batch, capacity, width), dtype)
-    return Cache(LayerCache(jnp.zeros(kv, dtype), jnp.zeros(kv, dtype), inputs), jnp.zeros(batch, jnp.int32))
+    layers = tuple(
+        LayerCache(jnp.zeros(kv, dtype), jnp.zeros(kv, dtype), jnp.zeros((batch, capacity, width), dtype))
+        for _ in range(config.num_layers)
+    )
+    return Cache(layers, jnp.zeros(batch, jnp.int32))
 
 
 def extend(
@@ -75,7 +78,6 @@ def extend(
         config, queries, Span(jnp.ones_like(key_positions), key_positions), cache.lengths_B
     )
     x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
-    x_BTD, layers = apply_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
-    assert layers is not None
+    x_BTD, layers = apply_cached_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
     logits_BTV = unembed(config, params, final_norm(config, params, x_BTD))
     return logits_BTV, Cache(layers, cache.lengths_B + counts_B)

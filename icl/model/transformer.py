@@ -7,6 +7,7 @@ Shapes: B batch, T positions, D embed, V vocab, L layers.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -148,7 +149,7 @@ def hidden_states(
     """
     context = make_context(config, Span(segments_BT, positions_BT))._replace(at_BA=at_BA)
     x_BTD = embed(config, params, inputs_BT, positions_BT, partitioner)
-    x_BTD, _ = apply_layers(config, params["layers"], x_BTD, context, None, partitioner)
+    x_BTD = apply_layers(config, params["layers"], x_BTD, context, partitioner)
     return final_norm(config, params, x_BTD)
 
 
@@ -213,41 +214,57 @@ def apply_layers(
     stacked: Params,
     x_BTD: jax.Array,
     context: Context,
-    caches: LayerCache | None,
     partitioner: Partitioner | None,
-) -> tuple[jax.Array, LayerCache | None]:
-    """Scans the layers, one period of `layer_pattern` a step; caches are stacked as the parameters are.
+) -> jax.Array:
+    """Scans the layers, one period of `layer_pattern` a step.
 
-    Where only some positions are wanted there is no cache, and the last period stands outside the scan.
+    Where only some positions are wanted, the last period stands outside the scan.
     """
     pattern = config.layer_pattern
-    applies = [_rematerialised(config, Block(config, kind == "banded", partitioner)) for kind in pattern]
+    applies = [_rematerialised(config, block) for block in _blocks(config, partitioner)]
 
-    def group(
-        x_BTD: jax.Array, xs: tuple[Params, LayerCache | None], at_BA: jax.Array | None = None
-    ) -> tuple[jax.Array, LayerCache | None]:
-        updated = []
+    def group(x_BTD: jax.Array, stack: Params, at_BA: jax.Array | None = None) -> tuple[jax.Array, None]:
         for i, apply in enumerate(applies):
-            params, cache = jax.tree.map(lambda leaf, i=i: leaf[i], xs)
+            params = jax.tree.map(lambda leaf, i=i: leaf[i], stack)
             own = context._replace(at_BA=at_BA if i == len(pattern) - 1 else None)
-            x_BTD, new_cache = apply({"params": params}, x_BTD, own, cache)
-            updated.append(new_cache)
-        return x_BTD, jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *updated
-        ) if caches is not None else None
+            x_BTD, _ = apply({"params": params}, x_BTD, own, None)
+        return x_BTD, None
 
-    def grouped(leaf: jax.Array) -> jax.Array:
-        return leaf.reshape(config.num_layers // len(pattern), len(pattern), *leaf.shape[1:])
+    xs = jax.tree.map(
+        lambda leaf: leaf.reshape(config.num_layers // len(pattern), len(pattern), *leaf.shape[1:]), stacked
+    )
+    if context.at_BA is None:
+        return jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config))[0]
+    before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], xs) for part in (slice(-1), -1))
+    x_BTD, _ = jax.lax.scan(group, x_BTD, before, unroll=unroll_of(config))
+    return group(x_BTD, last, context.at_BA)[0]
 
-    xs = jax.tree.map(grouped, (stacked, caches))
-    if context.at_BA is not None:
-        before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], xs) for part in (slice(-1), -1))
-        x_BTD, _ = jax.lax.scan(group, x_BTD, before, unroll=unroll_of(config))
-        return group(x_BTD, last, context.at_BA)
-    x_BTD, caches = jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config))
-    if caches is not None:
-        caches = jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), caches)
-    return x_BTD, caches
+
+def apply_cached_layers(
+    config: ModelConfig,
+    stacked: Params,
+    x_BTD: jax.Array,
+    context: Context,
+    caches: Sequence[LayerCache],
+    partitioner: Partitioner | None,
+) -> tuple[jax.Array, tuple[LayerCache, ...]]:
+    """Applies the layers one by one, each to a cache of its own.
+
+    Not a scan: that would copy every layer's cache for every token, several times the work of decoding it.
+    """
+    blocks = _blocks(config, partitioner)
+    updated: list[LayerCache] = []
+    for i, cache in enumerate(caches):
+        params = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        block: Any = blocks[i % len(blocks)]
+        x_BTD, new_cache = block.apply({"params": params}, x_BTD, context, cache)
+        updated.append(new_cache)
+    return x_BTD, tuple(updated)
+
+
+def _blocks(config: ModelConfig, partitioner: Partitioner | None) -> list[Block]:
+    """The blocks of one period of the pattern."""
+    return [Block(config, kind == "banded", partitioner) for kind in config.layer_pattern]
 
 
 def _rematerialised(config: ModelConfig, block: Block) -> Any:

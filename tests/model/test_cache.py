@@ -121,4 +121,4 @@ def test_a_cache_longer_than_the_learned_positions_is_refused() -> None:
     with pytest.raises(InputError, match="48"):
         init_cache(variant("gpt2"), 1, 49)
     assert init_cache(variant("neox"), 1, 49).capacity == 49
-    assert jax.tree.leaves(init_cache(variant("llama"), 1, 4))[0].shape[3] == 2
+    assert jax.tree.leaves(init_cache(variant("llama"), 1, 4))[0].shape[1] == 2
