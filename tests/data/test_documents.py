@@ -18,6 +18,7 @@ from icl.data.documents import JsonlPiece, find_pieces
 from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
 from tests.data.tfds_set import prepare_set
+from tools.train_tokenizer import find_inputs
 
 TEXTS = [
     "It was the best of times.\nIt was the worst.\n",
@@ -170,6 +171,11 @@ def test_a_tfds_data_set_gives_its_documents_in_pieces_of_any_size(data_dir: Pat
     assert len(documents("tfds:lm1b[train[:10%]+test]#text", **folder)) == 80
     assert documents(f"tfds:{data_dir}/several/1.0.0#title") == ["t"]
     assert documents(f"tfds:{data_dir}/lm1b/1.1.0") == whole
+
+
+def test_the_tokenizer_tool_reads_a_tfds_data_set(data_dir: Path) -> None:
+    (found,) = find_inputs([f"tfds:{data_dir}/lm1b/1.1.0"])
+    assert set(found.documents()) == texts(range(700)) and found.size > 1000
 
 
 def test_a_corpus_of_tfds_is_cut_into_blocks_like_one_of_files(data_dir: Path, tmp_path: Path) -> None:
