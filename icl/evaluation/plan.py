@@ -17,6 +17,7 @@ from icl.evaluation.prompts import (
     Context,
     Tokens,
     encode,
+    encode_option,
     prefix_text,
     prompt_hash,
     prompt_text,
@@ -34,7 +35,8 @@ class Trial:
     """A query with its demonstrations and wording; it is asked at every K.
 
     `number` counts the queries of the task. `query` is as it will be asked, `lost` characters shorter.
-    `max_k` is the largest number of demonstrations that fits, `budget` the tokens that may be generated.
+    `max_k` is the largest number of demonstrations that fits, `budget` the tokens that may be generated: none
+    where the answer is one of given options.
     """
 
     task: Task
@@ -59,6 +61,30 @@ class Trial:
         template = self.task.template
         completion = template.completion(self.query.example)
         return encode(tokenizer, self.prompt(k), completion, template.delimiter)
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the answer is one of given options."""
+        return bool(self.query.example.choices)
+
+    def options(self, tokenizer: Tokenizer, k: int) -> list[Tokens]:
+        """The prompt with each option; without options, the prompt with the gold answer alone."""
+        if not self.is_choice:
+            return [self.tokens(tokenizer, k)]
+        return self._options(tokenizer, self.prompt(k))
+
+    def unconditional(self, tokenizer: Tokenizer) -> list[Tokens]:
+        """The options after the task's answer context alone; none where the task does not compare so."""
+        if not self.is_choice or self.task.option_rule != "unconditional":
+            return []
+        return self._options(tokenizer, self.task.answer_context)
+
+    def _options(self, tokenizer: Tokenizer, prompt: str) -> list[Tokens]:
+        template, example = self.task.template, self.query.example
+        completions = [
+            template.completion(dataclasses.replace(example, target=choice)) for choice in example.choices
+        ]
+        return [encode_option(tokenizer, prompt, text, example.ending) for text in completions]
 
     def shared_prefix(self, tokenizer: Tokenizer) -> list[int]:
         """Tokens of instruction and all demonstrations that fit: prompts for all K begin with parts of it."""
@@ -109,7 +135,7 @@ def make_plan(
     tasks = {task.name: task for task in select_tasks(config.tasks, families)}
     trials = {name: tuple(_trials(config, task, tokenizer, max_length)) for name, task in tasks.items()}
     hashes = (
-        prompt_hash(trial.prompt(config.ks[-1]) + "\0" + trial.query.example.target)
+        prompt_hash("\0".join((trial.prompt(config.ks[-1]), *answers(trial.query.example))))
         for trial in itertools.chain.from_iterable(trials.values())
     )
     return Plan(trials, tasks, config.split, digest(tokenizer.fingerprint, max_length, *hashes))
@@ -150,6 +176,8 @@ def _trials(config: EvalConfig, task: Task, tokenizer: Tokenizer, max_length: in
     single = task.num_instances(config.split) == 1
     for number, query in enumerate(queries):
         budget = config.max_new_tokens or max(usual, _answer_tokens(task, query.example, tokenizer))
+        if query.example.choices:
+            budget = 0
         context = Context(tokenizer, max_length, budget)
         stated, example = query.instance.instruction, query.example
         cluster = (example.key or query.name) if single else query.instance.name
@@ -163,6 +191,11 @@ def _trials(config: EvalConfig, task: Task, tokenizer: Tokenizer, max_length: in
                 yield Trial(
                     task, number, asked, cluster, seed, instruction, instructed, shown, max_k, lost, budget
                 )
+
+
+def answers(example: Example) -> tuple[str, ...]:
+    """What is scored after a query: its gold answer, and its options."""
+    return (example.target, *example.choices, *filter(None, [example.ending]))
 
 
 def _answer_tokens(task: Task, example: Example, tokenizer: Tokenizer) -> int:

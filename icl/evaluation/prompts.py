@@ -62,6 +62,18 @@ def encode(tokenizer: Tokenizer, prompt: str, completion: str, delimiter: str) -
     return Tokens(prompt_ids, full, min(common_prefix(prompt_ids, full), len(full) - 1))
 
 
+def encode_option(tokenizer: Tokenizer, prompt: str, completion: str, ending: str) -> Tokens:
+    """Tokens of a prompt and of an option that could follow it, with no delimiter.
+
+    What is scored, from `gold_start` on, is the option, or its `ending` where it has one.
+    """
+    start = [tokenizer.start_id]
+    prompt_ids = start + tokenizer.encode(prompt)
+    full = start + tokenizer.encode(prompt + completion)
+    before = start + tokenizer.encode(prompt + completion.removesuffix(ending)) if ending else prompt_ids
+    return Tokens(prompt_ids, full, min(common_prefix(before, full), len(full) - 1))
+
+
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """How many tokens two sequences share from their start."""
     shorter = min(len(left), len(right))

@@ -28,8 +28,11 @@ class Record:
     k_effective, instruction, `lost`) and the demonstration setting (`icl.evaluation.plan.rebuild_prompt`);
     `prompt` holds it in full for a sample and is None elsewhere. `k` was asked for, `k_effective` fitted.
     `lost` is the number of characters that the start of the query's input lost so that K = 0 fits.
-    `query_seen` says whether the query stood among its demonstrations. `log_likelihood` is that of the
-    gold answer and its delimiter, in nats a token; `edit_distance` is between 0 and 1.
+    `query_seen` says whether the query stood among its demonstrations. `scoring` is how the prediction came
+    about: "greedy", or "options:RULE" where it is the best of given options. `log_likelihood` is that of the
+    gold answer, with its delimiter if it was generated, in nats a token; `edit_distance` is between 0 and 1.
+    Of each option: its text, number of tokens, and log-likelihood in nats after the prompt, and after the
+    task's answer context alone where the task compares so.
     """
 
     checkpoint: str
@@ -58,6 +61,12 @@ class Record:
     log_likelihood: float
     edit_distance: float
     query_seen: bool
+    scoring: str
+    options: tuple[str, ...] = ()
+    gold_option: int | None = None
+    option_tokens: tuple[int, ...] = ()
+    option_log_likelihoods: tuple[float, ...] = ()
+    unconditional_log_likelihoods: tuple[float, ...] = ()
     prompt: str | None = None
 
 
@@ -137,10 +146,18 @@ def read_records(path: Path) -> list[Record]:
       InputError: the shard is damaged.
     """
     try:
-        return [Record(**row) for row in _lines(path)]
+        return [_record(row) for row in _lines(path)]
     except (OSError, EOFError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())
         raise InputError(f"{path}: not a shard of records ({message}); delete it and run again") from error
+
+
+def _record(row: dict[str, Any]) -> Record:
+    """A record from its JSON object, which has lists for tuples."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+    }
+    return Record(**fields)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

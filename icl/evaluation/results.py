@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from icl.evaluation import baselines
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import edit_distance, exact_match
+from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores
 from icl.evaluation.plan import Plan, Trial
 from icl.evaluation.records import Record, Result, rounded
 from icl.evaluation.statistics import Estimate, Scores, estimate, mean_estimate
@@ -21,12 +21,15 @@ CONDITION = "gold"
 TEMPLATE = "default"
 
 METRICS: Mapping[str, str] = {
-    "exact_match": "greedy",
-    "edit_distance": "greedy",
+    "exact_match": "answer",
+    "edit_distance": "answer",
     "token_accuracy": "teacher_forced",
     "log_likelihood": "teacher_forced",
 }
-"""The metrics of a record, and how each is read off the model."""
+"""The metrics of a record; those of the answer are read off the model as the record says."""
+
+SEVERAL = "declared"
+"""The scoring of a mean over tasks that are scored in several ways, each in its own."""
 
 UNBOUNDED = {"log_likelihood"}
 """Metrics that do not lie in 0..1."""
@@ -90,11 +93,29 @@ def model_results(source: Source, records: Iterable[Record], plan: Plan, config:
             record.seed,
             record.k_effective,
             record.query_seen,
-            {(scoring, metric): getattr(record, metric) for metric, scoring in METRICS.items()},
+            _scores(record),
         )
         for record in records
     )
     return _results(source, _cells(observations, plan, config), config)
+
+
+def _scores(record: Record) -> dict[tuple[str, str], float]:
+    """The metrics of a record by how they were read off; the accuracy of options by every rule."""
+    scores = {
+        (record.scoring if scoring == "answer" else scoring, metric): getattr(record, metric)
+        for metric, scoring in METRICS.items()
+    }
+    if record.options:
+        rules = option_scores(
+            record.options,
+            record.option_tokens,
+            record.option_log_likelihoods,
+            record.unconditional_log_likelihoods,
+        )
+        for rule, values in rules.items():
+            scores[f"options:{rule}", "accuracy"] = float(best(values) == record.gold_option)
+    return scores
 
 
 def baseline_results(plan: Plan, config: EvalConfig) -> list[Result]:
@@ -197,11 +218,20 @@ def _results(
     """Rows of every task, then of the mean over the tasks that have a condition."""
     rows = []
     shared: dict[_Condition, list[_Cell]] = defaultdict(list)
+    answered = {
+        condition.scoring
+        for by_condition in cells.values()
+        for condition in by_condition
+        if METRICS.get(condition.metric) == "answer" and source.checkpoint != BASELINE
+    }
     for task, by_condition in cells.items():
         for condition, cell in by_condition.items():
             rows.append(_row(source, task, condition, cell, config))
             if condition.part == "all":
-                shared[condition].append(cell)
+                of_answer = METRICS.get(condition.metric) == "answer" and condition.scoring in answered
+                several = of_answer and len(answered) > 1
+                key = dataclasses.replace(condition, scoring=SEVERAL) if several else condition
+                shared[key].append(cell)
     rows += [
         _row(source, MEAN, condition, _mean(parts, condition), config) for condition, parts in shared.items()
     ]

@@ -19,7 +19,7 @@ from icl.data.keys import digest
 from icl.data.tokenizer import Tokenizer, tokenizer_from_json
 from icl.errors import InputError
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import edit_distance, exact_match, token_accuracy
+from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy
 from icl.evaluation.plan import Plan, Trial, make_plan
 from icl.evaluation.prompts import prompt_hash
 from icl.evaluation.records import Record, Result, read_records, rounded, write_file, write_lines
@@ -281,9 +281,23 @@ def _records(
 
 
 def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config: EvalConfig) -> Record:
-    template = trial.task.template
-    gold = template.completion(trial.query.example)
-    prediction = answer_text(assignment.tokenizer, answer.generated, trial.budget, template.delimiter)
+    template, example = trial.task.template, trial.query.example
+    gold = template.completion(example)
+    options: dict[str, Any] = {}
+    scored, scoring = answer.options[0], "greedy"
+    if trial.is_choice:
+        rule = trial.task.option_rule
+        options = _options(trial, answer)
+        scored, scoring = answer.options[options["gold_option"]], f"options:{rule}"
+        scores = option_scores(
+            options["options"],
+            options["option_tokens"],
+            options["option_log_likelihoods"],
+            options["unconditional_log_likelihoods"],
+        )
+        prediction = example.choices[best(scores[rule])]
+    else:
+        prediction = answer_text(assignment.tokenizer, answer.generated, trial.budget, template.delimiter)
     prompt = trial.prompt(k)
     is_sample = trial.seed == 0 and trial.number < config.sample_prompts
     return Record(
@@ -304,17 +318,34 @@ def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config
         prompt_sha256=prompt_hash(prompt),
         prompt_tokens=1 + len(assignment.tokenizer.encode(prompt)),
         lost=trial.lost,
-        input=trial.query.example.input,
+        input=example.input,
         gold=gold,
-        gold_tokens=len(answer.gold),
+        gold_tokens=len(scored.tokens),
         prediction=prediction,
         exact_match=exact_match(prediction, gold),
-        token_accuracy=rounded(token_accuracy(answer.gold, answer.argmax)),
-        log_likelihood=rounded(answer.log_likelihoods.mean()),
+        token_accuracy=rounded(token_accuracy(scored.tokens, scored.argmax)),
+        log_likelihood=rounded(scored.log_likelihoods.mean()),
         edit_distance=rounded(edit_distance(prediction, gold)),
         query_seen=trial.query_seen(k),
+        scoring=scoring,
+        **options,
         prompt=prompt if is_sample else None,
     )
+
+
+def _options(trial: Trial, answer: Answer) -> dict[str, Any]:
+    """The fields of a record about its options; where only their ending is scored, the text is that."""
+    example = trial.query.example
+    texts = [example.ending] * len(example.choices) if example.ending else example.choices
+    return {
+        "options": tuple(texts),
+        "gold_option": example.choices.index(example.target),
+        "option_tokens": tuple(len(each.tokens) for each in answer.options),
+        "option_log_likelihoods": tuple(rounded(each.log_likelihoods.sum()) for each in answer.options),
+        "unconditional_log_likelihoods": tuple(
+            rounded(each.log_likelihoods.sum()) for each in answer.unconditional
+        ),
+    }
 
 
 def _union(plans: Sequence[Plan]) -> Plan:

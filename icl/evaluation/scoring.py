@@ -1,11 +1,13 @@
-"""Asks a model: likelihood of the gold answer, and greedy generation, at every K from one prefill.
+"""Asks a model: likelihood of every option and greedy generation, at every K, from one prefill.
 
 The demonstrations of a trial are read once into a KV cache. Then, from the largest K down, the cache is cut
-to what the prompt for K shares with them, the rest of the prompt and the gold answer are appended and
-scored, and the model goes on from the end of the prompt. What one branch overwrites lies behind the cut of
-every later one, so one cache serves all K in place.
+to what the prompt for K shares with them and the rest of the prompt is appended: a branch. From its end the
+model goes on by itself, where there are no options; then the cache is cut to the prompt again and again, and
+each option (or the gold answer) is appended and scored. What is overwritten lies behind the cut of all that
+follows, so one cache serves all K and all options in place.
 
-Shapes: B rows (trials), P prefix positions, K branches, T branch positions, N new tokens, V vocab.
+Shapes: B rows (trials), P prefix positions, K branches, T branch positions, O options, U option positions,
+N new tokens, V vocab.
 """
 
 import dataclasses
@@ -21,76 +23,95 @@ from numpy.typing import NDArray
 from icl import model
 from icl.data.tokenizer import Tokenizer
 from icl.evaluation.plan import Trial
-from icl.evaluation.prompts import common_prefix
+from icl.evaluation.prompts import Tokens, common_prefix
 from icl.model.config import ModelConfig
 
 Ints = NDArray[np.int32]
 
 
-class Branch(NamedTuple):
-    """One continuation of the shared prefix: `tokens` whole, of which the first `cut` stand in the cache.
+class Option(NamedTuple):
+    """An answer to score: `tokens`, prompt included, of which the first `cut` stand in the cache.
 
-    Generation goes on at position `resume`, from the `resume` tokens before it.
+    Likelihoods count from position `start` on.
     """
 
     tokens: list[int]
     cut: int
-    resume: int
+    start: int
 
 
-class Question(NamedTuple):
-    """Where the answers to a prompt stand.
+class Branch(NamedTuple):
+    """A prompt of which the first `cut` tokens stand in the cache; its options, `order` their numbers."""
 
-    The gold one from `gold_start` on in branch `scored`, the generated one after branch `resumed`: two
-    branches only where the tokenizer merges across the seam between prompt and answer.
-    """
-
-    scored: int
-    gold_start: int
-    resumed: int
+    tokens: list[int]
+    cut: int
+    options: list[Option]
+    order: list[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """A trial as tokens: a shared prefix, branches with falling cuts, and a question an effective K."""
+    """A trial as tokens: a shared prefix, branches with falling cuts, and which of them asks at which K.
+
+    The branch of the options after the answer context alone, where there is one, is that of `None`.
+    """
 
     prefix: list[int]
     branches: list[Branch]
-    questions: dict[int, Question]
+    asked: dict[int | None, int]
     budget: int
 
     @property
     def shape(self) -> "Shape":
         """The smallest batch that holds it."""
-        longest = max(len(branch.tokens) - branch.cut for branch in self.branches)
-        return Shape(len(self.prefix), longest, len(self.branches), self.budget)
+        return Shape(
+            prefix=len(self.prefix),
+            branch=max(len(branch.tokens) - branch.cut for branch in self.branches),
+            branches=len(self.branches),
+            options=max(len(branch.options) for branch in self.branches),
+            option=max(len(o.tokens) - o.cut for branch in self.branches for o in branch.options),
+            new_tokens=self.budget,
+        )
 
 
 class Shape(NamedTuple):
-    """Static sizes of a batch: prefix, branch and new tokens, and branches a trial."""
+    """Static sizes of a batch: prefix, branch, option and new tokens; branches a trial, options a branch."""
 
     prefix: int
     branch: int
     branches: int
+    options: int
+    option: int
     new_tokens: int
 
     @property
     def positions(self) -> int:
         """Positions read for one trial."""
-        return self.prefix + self.branches * (self.branch + self.new_tokens)
+        return self.prefix + self.branches * (self.branch + self.new_tokens + self.options * self.option)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scored:
+    """What the model said of the tokens of an option (or of the gold answer and its delimiter).
+
+    `log_likelihoods` (nats) and `argmax` (the model's first choice) have an entry a token.
+    """
+
+    tokens: list[int]
+    log_likelihoods: NDArray[np.float32]
+    argmax: Ints
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said to one prompt.
 
-    `gold`, `log_likelihoods` (nats) and `argmax` (the model's first choice) have an entry a gold token;
-    `generated` are the tokens of greedy decoding, stop token and padding included.
+    `options` are those of the example, in its order, or the gold answer alone; `unconditional` the same after
+    the task's answer context. `generated` are the tokens of greedy decoding, stop token and padding included.
     """
 
-    gold: list[int]
-    log_likelihoods: NDArray[np.float32]
-    argmax: Ints
+    options: tuple[Scored, ...]
+    unconditional: tuple[Scored, ...]
     generated: list[int]
 
 
@@ -98,22 +119,26 @@ def make_request(trial: Trial, tokenizer: Tokenizer, ks: Sequence[int]) -> Reque
     """The prompts of a trial for all K, cut to what they share."""
     prefix = trial.shared_prefix(tokenizer)
     branches: list[Branch] = []
-    questions: dict[int, Question] = {}
+    asked: dict[int | None, int] = {}
+    held = prefix
 
-    def add(tokens: list[int], resume: int, limit: int) -> int:
-        deepest = branches[-1].cut if branches else len(prefix)
-        cut = min(common_prefix(prefix, tokens), limit, deepest)
-        branches.append(Branch(tokens, cut, resume))
+    def add(found: Sequence[Tokens]) -> int:
+        nonlocal held
+        prompt = found[0].prompt
+        cut = min(common_prefix(held, prompt), len(prompt) - 1)
+        cuts = [min(common_prefix(prompt, each.full), each.gold_start - 1) for each in found]
+        # By falling cuts: what an option overwrites lies behind the cuts of those after it.
+        order = sorted(range(len(found)), key=lambda i: -cuts[i])
+        options = [Option(found[i].full, cuts[i], found[i].gold_start) for i in order]
+        held = prompt[: min(cuts)]
+        branches.append(Branch(prompt, cut, options, order))
         return len(branches) - 1
 
     for k in sorted({min(k, trial.max_k) for k in ks}, reverse=True):
-        tokens = trial.tokens(tokenizer, k)
-        end = len(tokens.prompt)
-        scored = resumed = add(tokens.full, min(end, len(tokens.full)), min(tokens.gold_start, end) - 1)
-        if tokens.gold_start < end:
-            resumed = add(tokens.prompt, end, end - 1)
-        questions[k] = Question(scored, tokens.gold_start, resumed)
-    return Request(prefix, branches, questions, trial.budget)
+        asked[k] = add(trial.options(tokenizer, k))
+    if unconditional := trial.unconditional(tokenizer):
+        asked[None] = add(unconditional)
+    return Request(prefix, branches, asked, trial.budget)
 
 
 def stop_ids(tokenizer: Tokenizer, delimiter: str) -> tuple[int, ...]:
@@ -162,7 +187,7 @@ class Scorer:
             yield from _unpack(*pending)
 
     def _capacity(self, shape: Shape) -> int:
-        needed = shape.prefix + shape.branch + shape.new_tokens
+        needed = shape.prefix + shape.branch + max(shape.new_tokens, shape.option)
         return min(needed, self._config.max_length) if self._config.positions == "learned" else needed
 
 
@@ -175,23 +200,27 @@ class _Batch(NamedTuple):
 
 
 class _Branches(NamedTuple):
-    """Branches as arrays: where the cache is cut, what is appended and how much, where generation goes on."""
+    """Branches as arrays: where the cache is cut, what is appended and how much; and their options."""
 
     cuts_KB: Any
     tokens_KBT: Any
     counts_KB: Any
-    resume_KB: Any
+    option_cuts_KOB: Any
+    options_KOBU: Any
+    option_counts_KOB: Any
 
 
 def _pack(requests: Sequence[Request], shape: Shape, rows: int, capacity: int, pad_id: int) -> _Batch:
-    """Pads requests to the shape; rows and branches without a request read one pad token."""
+    """Pads requests to the shape; rows, branches and options without a request read one pad token."""
     prefix_BP = np.full((rows, shape.prefix), pad_id, np.int32)
     prefix_lengths_B = np.ones(rows, np.int32)
     branches = _Branches(
         np.zeros((shape.branches, rows), np.int32),
         np.full((shape.branches, rows, shape.branch), pad_id, np.int32),
         np.ones((shape.branches, rows), np.int32),
-        np.ones((shape.branches, rows), np.int32),
+        np.zeros((shape.branches, shape.options, rows), np.int32),
+        np.full((shape.branches, shape.options, rows, shape.option), pad_id, np.int32),
+        np.ones((shape.branches, shape.options, rows), np.int32),
     )
     for row, request in enumerate(requests):
         prefix_BP[row, : len(request.prefix)] = request.prefix
@@ -202,15 +231,22 @@ def _pack(requests: Sequence[Request], shape: Shape, rows: int, capacity: int, p
             tokens = branch.tokens[cut:]
             branches.cuts_KB[k, row], branches.counts_KB[k, row] = cut, len(tokens)
             branches.tokens_KBT[k, row, : len(tokens)] = tokens
-            branches.resume_KB[k, row] = branch.resume
+            # An option that is none reads a pad token where the last one did, which nothing reads after it.
+            branches.option_cuts_KOB[k, :, row] = min(branch.options[-1].cut, capacity - shape.option)
+            for o, option in enumerate(branch.options):
+                cut = min(option.cut, capacity - shape.option)
+                tokens = option.tokens[cut:]
+                branches.option_cuts_KOB[k, o, row] = cut
+                branches.option_counts_KOB[k, o, row] = len(tokens)
+                branches.options_KOBU[k, o, row, : len(tokens)] = tokens
     return _Batch(prefix_BP, prefix_lengths_B, branches)
 
 
 class _Outputs(NamedTuple):
-    """What the model says of each branch: by position of the *next* token, and greedily from `resume`."""
+    """What the model says of each option, by position of the *next* token; and greedily after each branch."""
 
-    log_likelihoods_KBT: Any
-    argmax_KBT: Any
+    log_likelihoods_KOBU: Any
+    argmax_KOBU: Any
     generated_KBN: Any
 
 
@@ -218,29 +254,30 @@ class _Outputs(NamedTuple):
 def _read(
     config: ModelConfig, capacity: int, new_tokens: int, stops: tuple[int, ...], params: Any, batch: _Batch
 ) -> _Outputs:
-    cache = model.init_cache(config, batch.prefix_BP.shape[0], capacity)
+    rows = batch.prefix_BP.shape[0]
+    cache = model.init_cache(config, rows, capacity)
     _, cache = model.extend(config, params, cache, batch.prefix_BP, batch.prefix_lengths_B)
 
     def branch(cache: model.Cache, xs: _Branches) -> tuple[model.Cache, _Outputs]:
-        cuts_B, tokens_BT, counts_B, resume_B = xs
+        cache = cache.replace(lengths_B=xs.cuts_KB)
+        last_BV, cache = model.extend_to_last(config, params, cache, xs.tokens_KBT, xs.counts_KB)
+        generated_BN = jnp.zeros((rows, 0), jnp.int32)
+        if new_tokens:
+            cache, generated_BN = model.greedy(
+                config, params, cache, last_BV, max_new_tokens=new_tokens, stop_ids=stops
+            )
+        options = xs.option_cuts_KOB, xs.options_KOBU, xs.option_counts_KOB
+        cache, (log_likelihoods_OBU, argmax_OBU) = jax.lax.scan(option, cache, options)
+        return cache, _Outputs(log_likelihoods_OBU, argmax_OBU, generated_BN)
+
+    def option(cache: model.Cache, xs: tuple[Any, Any, Any]) -> tuple[model.Cache, tuple[Any, Any]]:
+        cuts_B, tokens_BU, counts_B = xs
         cache = cache.replace(lengths_B=cuts_B)
-        logits_BTV, cache = model.extend(config, params, cache, tokens_BT, counts_B)
-        logits_BTV = logits_BTV.astype(jnp.float32)
-        next_BT1 = jnp.roll(tokens_BT, -1, axis=1)[..., None]
-        chosen_BT = jnp.take_along_axis(logits_BTV, next_BT1, axis=2)[..., 0]
-        log_likelihoods_BT = chosen_BT - jax.nn.logsumexp(logits_BTV, axis=2)
-        last_B11 = (resume_B - cuts_B - 1)[:, None, None]
-        last_BV = jnp.take_along_axis(logits_BTV, last_B11, axis=1)[:, 0]
-        generated_BN = model.greedy(
-            config,
-            params,
-            cache.replace(lengths_B=resume_B),
-            last_BV,
-            max_new_tokens=new_tokens,
-            stop_ids=stops,
-        )
-        argmax_BT = jnp.argmax(logits_BTV, axis=2).astype(jnp.int32)
-        return cache, _Outputs(log_likelihoods_BT, argmax_BT, generated_BN)
+        logits_BUV, cache = model.extend(config, params, cache, tokens_BU, counts_B)
+        next_BU1 = jnp.roll(tokens_BU, -1, axis=1)[..., None]
+        chosen_BU = jnp.take_along_axis(logits_BUV, next_BU1, axis=2)[..., 0]
+        log_likelihoods_BU = chosen_BU - jax.nn.logsumexp(logits_BUV, axis=2)
+        return cache, (log_likelihoods_BU, jnp.argmax(logits_BUV, axis=2).astype(jnp.int32))
 
     return jax.lax.scan(branch, cache, batch.branches)[1]
 
@@ -248,21 +285,28 @@ def _read(
 def _unpack(requests: Sequence[Request], batch: _Batch, outputs: _Outputs) -> Iterator[dict[int, Answer]]:
     values = jax.tree.map(np.asarray, outputs)
     for row, request in enumerate(requests):
+        scored = {k: _scored(request.branches[n], n, row, batch, values) for k, n in request.asked.items()}
+        unconditional = scored.pop(None, ())
         yield {
-            k: _answer(request.branches[question.scored], question, row, batch, values)
-            for k, question in request.questions.items()
+            k: Answer(
+                options,
+                unconditional,
+                np.asarray(values.generated_KBN[request.asked[k], row]).tolist(),
+            )
+            for k, options in scored.items()
+            if k is not None
         }
 
 
-def _answer(branch: Branch, question: Question, row: int, batch: _Batch, values: _Outputs) -> Answer:
-    """Reads an answer off the outputs; what is said of a token stands at the position before it."""
-    first = question.gold_start - 1 - batch.branches.cuts_KB[question.scored, row]
-    gold = branch.tokens[question.gold_start :]
-    of_gold = np.s_[question.scored, row, first : first + len(gold)]
-    generated = values.generated_KBN[question.resumed, row]
-    return Answer(
-        gold, values.log_likelihoods_KBT[of_gold], values.argmax_KBT[of_gold], np.asarray(generated).tolist()
-    )
+def _scored(branch: Branch, number: int, row: int, batch: _Batch, values: _Outputs) -> tuple[Scored, ...]:
+    """Reads options off the outputs; what is said of a token stands at the position before it."""
+    found: dict[int, Scored] = {}
+    for o, option in enumerate(branch.options):
+        first = option.start - 1 - batch.branches.option_cuts_KOB[number, o, row]
+        tokens = option.tokens[option.start :]
+        at = np.s_[number, o, row, first : first + len(tokens)]
+        found[branch.order[o]] = Scored(tokens, values.log_likelihoods_KOBU[at], values.argmax_KOBU[at])
+    return tuple(found[i] for i in range(len(found)))
 
 
 def choose_shapes(shapes: Mapping[Shape, int], at_most: int) -> list[Shape]:

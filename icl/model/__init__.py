@@ -1,6 +1,6 @@
 """The transformer as pure functions of (config, parameters, tokens)."""
 
-from icl.model.cache import Cache, extend, init_cache
+from icl.model.cache import Cache, extend, extend_to_last, init_cache
 from icl.model.config import ModelConfig
 from icl.model.decoding import greedy
 from icl.model.transformer import (
@@ -23,6 +23,7 @@ __all__ = [
     "abstract_params",
     "check_mesh",
     "extend",
+    "extend_to_last",
     "flops_per_token",
     "greedy",
     "hidden_states",

@@ -68,6 +68,33 @@ def extend(
     Returns:
         Logits [batch, T, vocab] in float32 (those of padding mean nothing), and the longer cache.
     """
+    x_BTD, cache = _append(config, params, cache, tokens_BT, counts_B, partitioner)
+    return unembed(config, params, x_BTD), cache
+
+
+def extend_to_last(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    partitioner: Partitioner | None = None,
+) -> tuple[jax.Array, Cache]:
+    """As `extend`, with the logits [batch, vocab] after the last token of each row that counts."""
+    x_BTD, cache = _append(config, params, cache, tokens_BT, counts_B, partitioner)
+    last_B1D = jnp.take_along_axis(x_BTD, (counts_B - 1)[:, None, None], axis=1)
+    return unembed(config, params, last_B1D)[:, 0], cache
+
+
+def _append(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    partitioner: Partitioner | None,
+) -> tuple[jax.Array, Cache]:
+    """Final hidden states [batch, T, embed] of the new tokens, and the longer cache."""
     batch, length = tokens_BT.shape
     positions_BT = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
     queries = Span(jnp.ones_like(positions_BT), positions_BT)
@@ -79,5 +106,4 @@ def extend(
     )
     x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
     x_BTD, layers = apply_cached_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
-    logits_BTV = unembed(config, params, final_norm(config, params, x_BTD))
-    return logits_BTV, Cache(layers, cache.lengths_B + counts_B)
+    return final_norm(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)

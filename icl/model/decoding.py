@@ -29,7 +29,7 @@ def greedy(
     *,
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
-) -> jax.Array:
+) -> tuple[Cache, jax.Array]:
     """The most likely continuation, token by token; ties take the lower id.
 
     Args:
@@ -41,7 +41,9 @@ def greedy(
         stop_ids: ids that end a row; the first of them fills what follows.
 
     Returns:
-        int32 [batch, max_new_tokens]: the tokens, the stop token that ended the row, then stop_ids[0].
+        The cache, whose rows are longer by what was decoded (to go on in the same buffers, set its lengths
+        back), and int32 [batch, max_new_tokens]: the tokens, the stop token that ended the row, then
+        stop_ids[0].
     """
     batch = last_logits_BV.shape[0]
     fill, stops = stop_ids[0], jnp.asarray(stop_ids, jnp.int32)
@@ -63,4 +65,5 @@ def greedy(
     first_B = jnp.argmax(last_logits_BV, axis=-1).astype(jnp.int32)
     empty_BN = jnp.full((batch, max_new_tokens), fill, jnp.int32)
     state = _State(jnp.zeros((), jnp.int32), cache, first_B, jnp.zeros(batch, bool), empty_BN)
-    return jax.lax.while_loop(more, step, state).tokens_BN
+    state = jax.lax.while_loop(more, step, state)
+    return state.cache, state.tokens_BN

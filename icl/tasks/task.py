@@ -15,6 +15,7 @@ import numpy as np
 from icl.tasks.exclusion import input_identity
 
 Split = Literal["train", "held_out"]
+OptionRule = Literal["sum", "token", "char", "byte", "unconditional"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
@@ -24,13 +25,15 @@ class Example:
 
     `key` is the exclusion key: no demonstration may share it with the query. None says that the task is
     lookup by nature (design page, 5.4): the query may stand among its demonstrations, and records say so.
-    `choices` holds the options of a multiple-choice example, the target among them.
+    `choices` holds the options of a multiple-choice example, the target among them. `ending` is the text that
+    all of them end in, where only that is scored (partial evaluation, as of Winograd schemas).
     """
 
     input: str
     target: str
     key: str | None = None
     choices: tuple[str, ...] = ()
+    ending: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ class Task(abc.ABC):
     template: Template
     trained: bool = True
     """Whether the task feeds training rows; a task that is held out as a whole does not."""
+    option_rule: OptionRule = "token"
+    """How its options compare, where its examples have some."""
+    answer_context: str = "Answer:"
+    """What stands before an option for the rule "unconditional"."""
 
     @abc.abstractmethod
     def num_instances(self, split: Split) -> int | None:

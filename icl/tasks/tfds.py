@@ -100,6 +100,8 @@ class TfdsTask(PoolTask):
             trained=not matches(name, settings.held_out),
             shared=shared,
             tested=None if tested is None else tested.examples,
+            option_rule=reading.option_rule,
+            answer_context=reading.answer_context,
         )
 
     def _read(self, settings: TfdsTasks, reading: Reading, split: str, limit: int) -> Iterator[Example]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from icl.tasks.exclusion import normalise
-from icl.tasks.task import Example, Template
+from icl.tasks.task import Example, OptionRule, Template
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row], Iterator[Example]]
@@ -41,6 +41,8 @@ class Reading:
       train: Split that demonstrations and training rows come from.
       test: Split of the queries. Where it is the same, the set is shared and never trained on.
       instruction: What the task asks, in words.
+      option_rule: How options compare.
+      answer_context: What stands before an option for the rule "unconditional".
     """
 
     builder: str
@@ -49,6 +51,8 @@ class Reading:
     train: str = "train"
     test: str = "validation"
     instruction: str | None = None
+    option_rule: OptionRule = "token"
+    answer_context: str = "Answer:"
 
 
 def plain(value: Any) -> Any:
@@ -74,11 +78,13 @@ def _example(text: str, target: str, key: str | None = None) -> Iterator[Example
         yield Example(text, target, normalise(text if key is None else key))
 
 
-def _choose(text: str, choices: Sequence[str], label: int, key: str | None = None) -> Iterator[Example]:
+def _choose(
+    text: str, choices: Sequence[str], label: int, key: str | None = None, ending: str = ""
+) -> Iterator[Example]:
     """A multiple-choice example; none where the label is unknown or the options are not distinct."""
     text, options = text.strip(), tuple(choice.strip() for choice in choices)
     if text and 0 <= label < len(options) and len({*options}) == len(options) > 1:
-        yield Example(text, options[label], normalise(text if key is None else key), options)
+        yield Example(text, options[label], normalise(text if key is None else key), options, ending.rstrip())
 
 
 def _open_question(row: Row, field: str) -> Iterator[Example]:
@@ -124,9 +130,13 @@ def _drop(row: Row) -> Iterator[Example]:
 
 
 def _race(row: Row) -> Iterator[Example]:
+    """The questions on an article, the earlier ones with their answers before each."""
+    text = f"Article:\n{row['article'].strip()}\n"
     for question, options, answer in zip(row["questions"], row["options"], row["answers"], strict=False):
-        text = f"Article:\n{row['article']}\n\nQuestion: {question}\n\nAnswer:"
-        yield from _choose(text, options, "ABCD".find(answer) if answer else -1, row["article"])
+        text += f"\nQ: {question.strip()}\n\nA:"
+        label = "ABCD".find(answer) if answer else -1
+        yield from _choose(text, options, label, row["article"])
+        text += f" {options[label].strip()}\n" if 0 <= label < len(options) else "\n"
 
 
 def _lambada(row: Row) -> Iterator[Example]:
@@ -147,13 +157,14 @@ def _winogrande(row: Row) -> Iterator[Example]:
     options = (row["option1"], row["option2"])
     text, gap, rest = row["sentence"].partition("_")
     if gap:
-        yield from _choose(text, [option + rest for option in options], row["label"], " ".join(options))
+        choices = [option + rest for option in options]
+        yield from _choose(text, choices, row["label"], " ".join(options), rest)
 
 
 def _wsc273(row: Row) -> Iterator[Example]:
     options = (row["option1"], row["option2"])
     text, rest = row["text"][: row["pronoun_start"]], row["text"][row["pronoun_end"] :]
-    yield from _choose(text, [option + rest for option in options], row["label"], " ".join(options))
+    yield from _choose(text, [option + rest for option in options], row["label"], " ".join(options), rest)
 
 
 def _arc(row: Row) -> Iterator[Example]:
@@ -269,17 +280,19 @@ TFDS_TASKS: dict[str, Reading] = {
     "quac": Reading("quac", _quac),
     "squad_v2": Reading("squad/v2.0", _squad),
     "drop": Reading("drop", _drop, test="dev"),
-    "race_high": Reading("race/high", _race, test="test"),
-    "race_middle": Reading("race/middle", _race, test="test"),
+    "race_high": Reading("race/high", _race, test="test", option_rule="unconditional", answer_context="A:"),
+    "race_middle": Reading(
+        "race/middle", _race, test="test", option_rule="unconditional", answer_context="A:"
+    ),
     "lambada": Reading("lambada", _lambada, _BLANK, train="test", test="test"),  # "train" is whole novels
     "hellaswag": Reading("hellaswag", _hellaswag),
     "story_cloze": Reading("story_cloze/2016", _story_cloze, train="validation", test="test"),
     "piqa": Reading("piqa", _piqa),
     "winogrande": Reading("winogrande", _winogrande, train="train_xl"),
     "winograd": Reading("wsc273", _wsc273, train="test", test="test"),
-    "arc_easy": Reading("ai2_arc/ARC-Easy", _arc, test="test"),
-    "arc_challenge": Reading("ai2_arc/ARC-Challenge", _arc, test="test"),
-    "openbookqa": Reading("openbookqa", _openbookqa, test="test"),
+    "arc_easy": Reading("ai2_arc/ARC-Easy", _arc, test="test", option_rule="unconditional"),
+    "arc_challenge": Reading("ai2_arc/ARC-Challenge", _arc, test="test", option_rule="unconditional"),
+    "openbookqa": Reading("openbookqa", _openbookqa, test="test", option_rule="unconditional"),
     "boolq": Reading("bool_q", _bool_q),
     "super_glue_boolq": Reading("super_glue/boolq", _bool_q),
     "super_glue_cb": Reading(

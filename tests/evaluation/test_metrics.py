@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icl.evaluation.baselines import copy, lookup, majority, predictions, training_majority
-from icl.evaluation.metrics import edit_distance, exact_match, token_accuracy
+from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy
 from icl.tasks import Cipher, Example, build_tasks
 from tests.evaluation.toy import ToyTask, pairs, trial
 
@@ -60,3 +60,14 @@ def test_the_training_majority_is_that_of_a_finite_pool_only() -> None:
     assert training_majority(ToyTask(examples), "held_out") == "2"
     (endless,) = build_tasks({"cipher": Cipher()})["cipher"]
     assert training_majority(endless, "held_out") is None
+
+
+def test_options_compare_by_sum_length_or_what_they_gain_from_the_question() -> None:
+    scores = option_scores(("ab", "é", "abcd"), (1, 1, 4), (-3.0, -2.0, -4.0), (-3.5, -1.0, -6.0))
+    assert scores["sum"] == [-3, -2, -4]
+    assert scores["token"] == [-3, -2, -1]
+    assert scores["char"] == [-1.5, -2, -1]
+    assert scores["byte"] == [-1.5, -1, -1]
+    assert scores["unconditional"] == [0.5, -1, 2]
+    assert [best(values) for values in scores.values()] == [1, 2, 2, 1, 2]
+    assert "unconditional" not in option_scores(("a",), (1,), (-1.0,))

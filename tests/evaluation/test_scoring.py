@@ -35,7 +35,7 @@ STOPS = stop_ids(BYTES, "\n")
 KS = (0, 1, 2, 4)
 LENGTH = 64
 ROWS = 4
-SHAPE = Shape(prefix=44, branch=40, branches=8, new_tokens=4)
+SHAPE = Shape(prefix=44, branch=40, branches=8, options=1, option=20, new_tokens=4)
 SMALL = ModelConfig(vocab_size=264, max_length=LENGTH, embed_dim=16, num_heads=2, scan_unroll=1)
 MODELS = {
     "rotary": dataclasses.replace(SMALL, num_layers=2, positions="rotary", conv_width=4),
@@ -102,10 +102,58 @@ def test_a_shared_prefix_says_the_same_as_each_prompt_alone(name: str, tokenizer
     for one, by_k in zip(asked, answers, strict=True):
         for k in KS:
             likelihoods, greedy = alone(name, one, tokenizer, k)
-            np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+            np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
             assert up_to_stop(by_k[k].generated, one.budget) == greedy
             said.add(tuple(greedy))
     assert len(said) > 5  # the model does not say one thing to all
+
+
+CHOICES = ("ten", "t", "twenty two", "te")
+
+
+def likelihood_alone(name: str, tokenizer: Tokenizer, prompt: str, option: str, ending: str = "") -> float:
+    """Of an option's tokens, or those of its ending, from one full forward pass."""
+    full = [tokenizer.start_id, *tokenizer.encode(prompt + option)]
+    before = [
+        tokenizer.start_id,
+        *tokenizer.encode(prompt + option.removesuffix(ending) if ending else prompt),
+    ]
+    start = next((i for i, (a, b) in enumerate(zip(before, full, strict=False)) if a != b), len(before))
+    positions = np.arange(start, len(full))
+    return float(log_probabilities(name, full)[positions - 1, full[start:]].sum())
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, MergingTokenizer()], ids=["bytes", "merging"])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("ending", ["", " it is"])
+def test_options_say_the_same_as_each_read_alone(name: str, tokenizer: Tokenizer, ending: str) -> None:
+    task = ToyTask(pairs(9))
+    task.option_rule, task.answer_context = "unconditional", "A:"
+    choices = tuple(choice + ending for choice in CHOICES)
+    asked = [
+        trial(task, pairs(4), Example(f"w{n}", choices[0], f"w{n}", choices, ending), budget=0)
+        for n in (7, 8, 75)
+    ]
+    requests = [make_request(one, tokenizer, KS) for one in asked]
+    shape = Shape(prefix=40, branch=30, branches=6, options=5, option=20, new_tokens=0)
+    for one, by_k in zip(asked, ask(name, requests, rows=2, shape=shape), strict=True):
+        assert by_k.keys() == set(KS)
+        for k in KS:
+            for choice, scored, alone_ in zip(choices, by_k[k].options, by_k[k].unconditional, strict=True):
+                expected = likelihood_alone(name, tokenizer, one.prompt(k), choice, ending)
+                assert scored.log_likelihoods.sum() == pytest.approx(expected, abs=2e-4)
+                expected = likelihood_alone(name, tokenizer, "A:", choice, ending)
+                assert alone_.log_likelihoods.sum() == pytest.approx(expected, abs=2e-4)
+            assert by_k[k].generated == []
+
+
+def test_options_share_the_prompt(name: str = "rotary") -> None:
+    """Read are the prompts' own parts, and of each option little more than its tokens."""
+    choices = tuple(f"{letter} is the answer" for letter in "abcd")
+    asked = trial(ToyTask(pairs(9)), pairs(4), Example("w" * 20, choices[1], "w", choices), budget=0)
+    request = make_request(asked, BYTES, (4,))
+    (branch,) = request.branches
+    assert [len(option.tokens) - option.cut for option in branch.options] == [1 + len(choices[0])] * 4
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -120,7 +168,7 @@ def test_a_prompt_that_fills_the_context_is_read_whole(name: str) -> None:
     (by_k,) = ask(name, [make_request(one, BYTES, KS) for one in asked])
     for k in KS:
         likelihoods, _ = alone(name, asked[0], BYTES, k)
-        np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+        np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
 
 
 def test_a_query_that_reads_like_the_next_demonstrations_shares_no_more_than_is_left() -> None:
@@ -129,16 +177,18 @@ def test_a_query_that_reads_like_the_next_demonstrations_shares_no_more_than_is_
     (by_k,) = ask("rotary", [make_request(asked, BYTES, KS)])
     for k in by_k:
         likelihoods, _ = alone("rotary", asked, BYTES, k)
-        np.testing.assert_allclose(by_k[k].log_likelihoods, likelihoods, atol=1e-4)
+        np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
 
 
 def test_answers_do_not_depend_on_batch_size_or_shape() -> None:
     requests = [make_request(one, BYTES, KS) for one in trials()]
-    batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, 5, 9))
+    batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, 5, 1, 12, 9))
     for one, other, request in zip(batched, single, requests, strict=True):
         for k in KS:
-            np.testing.assert_allclose(one[k].log_likelihoods, other[k].log_likelihoods, atol=1e-4)
-            assert one[k].argmax.tolist() == other[k].argmax.tolist()
+            np.testing.assert_allclose(
+                one[k].options[0].log_likelihoods, other[k].options[0].log_likelihoods, atol=1e-4
+            )
+            assert one[k].options[0].argmax.tolist() == other[k].options[0].argmax.tolist()
             texts = [answer_text(BYTES, a[k].generated, request.budget, "\n") for a in (one, other)]
             assert texts[0] == texts[1]
 
@@ -152,7 +202,7 @@ def test_what_is_generated_is_likeliest_token_by_token() -> None:
         as_gold = trial(one.task, one.demonstrations, query, instruction=one.instruction)
         (answer,) = ask("rotary", [make_request(as_gold, BYTES, KS)])
         first_other = next((i for i, token in enumerate(by_k[2].generated) if token >= 128), one.budget)
-        assert answer[2].argmax.tolist()[:first_other] == by_k[2].generated[:first_other]
+        assert answer[2].options[0].argmax.tolist()[:first_other] == by_k[2].generated[:first_other]
 
 
 def test_the_answer_ends_at_the_delimiter_the_start_token_or_the_budget() -> None:
@@ -169,10 +219,10 @@ def test_a_delimiter_of_several_tokens_does_not_stop_generation_at_its_first() -
 
 def test_shapes_are_few_and_hold_every_request() -> None:
     lengths = [*range(20, 40), *range(400, 420)]
-    counts = {Shape(length, 8, 3, 4): 5 for length in lengths}
+    counts = {Shape(length, 8, 3, 1, 9, 4): 5 for length in lengths}
     one, two = choose_shapes(counts, 1), choose_shapes(counts, 4)
-    assert one == [Shape(419, 8, 3, 4)]
-    assert two == [Shape(39, 8, 3, 4), Shape(419, 8, 3, 4)]  # a third would spare little
+    assert one == [Shape(419, 8, 3, 1, 9, 4)]
+    assert two == [Shape(39, 8, 3, 1, 9, 4), Shape(419, 8, 3, 1, 9, 4)]  # a third would spare little
     request = make_request(trial(ToyTask(pairs(9)), pairs(3), Example("a", "b")), BYTES, (3,))
-    offered = [Shape(2, 8, 3, 4), Shape(39, 8, 3, 4), Shape(99, 8, 3, 4)]
+    offered = [Shape(2, 8, 3, 1, 9, 4), Shape(39, 8, 3, 1, 9, 4), Shape(99, 8, 3, 1, 9, 4)]
     assert smallest_holding(offered, request).prefix == 39

@@ -116,8 +116,8 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "Passage: Ann has 2 dogs.\nQuestion: How many?\nAnswer: 2",
     ),
-    "race_high": (_RACE, "Article:\nTom has a dog.\n\nQuestion: Who has a dog?\n\nAnswer: Tom"),
-    "race_middle": (_RACE, "Article:\nTom has a dog.\n\nQuestion: Who has a dog?\n\nAnswer: Tom"),
+    "race_high": (_RACE, "Article:\nTom has a dog.\n\nQ: Who has a dog?\n\nA: Tom"),
+    "race_middle": (_RACE, "Article:\nTom has a dog.\n\nQ: Who has a dog?\n\nA: Tom"),
     "lambada": ({"passage": "She took the dog home"}, "She took the dog ____. -> home"),
     "hellaswag": (
         {
