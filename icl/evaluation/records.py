@@ -8,13 +8,14 @@ import dataclasses
 import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from icl.errors import InputError
 from icl.evaluation.config import Demonstrations
-from icl.tasks.task import Split
+from icl.evaluation.metrics import option_scores
+from icl.tasks.task import OptionRule, Split
 
 DIGITS = 6
 """Decimals of every number in a record or a result."""
@@ -32,7 +33,7 @@ class Record:
     about: "greedy", or "options:RULE" where it is the best of given options. `log_likelihood` is that of the
     gold answer, with its delimiter if it was generated, in nats a token; `edit_distance` is between 0 and 1.
     Of each option: its text, number of tokens, and log-likelihood in nats after the prompt, and after the
-    task's answer context alone where the task compares so.
+    task's answer context alone where the task compares so; of their `ending` only, where they have one.
     """
 
     checkpoint: str
@@ -63,11 +64,21 @@ class Record:
     query_seen: bool
     scoring: str
     options: tuple[str, ...] = ()
+    ending: str = ""
     gold_option: int | None = None
     option_tokens: tuple[int, ...] = ()
     option_log_likelihoods: tuple[float, ...] = ()
     unconditional_log_likelihoods: tuple[float, ...] = ()
     prompt: str | None = None
+
+    def option_scores(self) -> Mapping[OptionRule, list[float]]:
+        """What each rule makes of the options."""
+        return option_scores(
+            [self.ending] * len(self.options) if self.ending else self.options,
+            self.option_tokens,
+            self.option_log_likelihoods,
+            self.unconditional_log_likelihoods,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

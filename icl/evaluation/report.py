@@ -259,8 +259,19 @@ def _answer(record: Record) -> str:
     kind, gold = "right", ""
     if not record.exact_match:
         kind, gold = "wrong", f" (the answer is <mark class='gold'>{escape(record.gold.strip())}</mark>)"
-    said = escape(record.prediction.strip()) or "nothing"
-    return f"<li>{escape(record.checkpoint)}: <mark class='{kind}'>{said}</mark> {kind}{gold}</li>"
+    said = f"<mark class='{kind}'>{escape(record.prediction.strip()) or 'nothing'}</mark>"
+    return f"<li>{escape(record.checkpoint)}: {said} {kind}{gold}{_options(record)}</li>"
+
+
+def _options(record: Record) -> str:
+    """The options with their scores by the task's rule, the best first."""
+    if not record.options:
+        return ""
+    rule = record.scoring.partition(":")[2]
+    scores = next(values for name, values in record.option_scores().items() if name == rule)
+    ranked = sorted(zip(scores, record.options, strict=True), key=lambda pair: -pair[0])
+    rows = [[escape(text), f"{score:.3f}"] for score, text in ranked]
+    return f"<details><summary>options</summary>{_table(['option', escape(rule)], rows)}</details>"
 
 
 def _method(config: EvalConfig) -> str:
@@ -269,7 +280,9 @@ def _method(config: EvalConfig) -> str:
     )
     return (
         f"Answers are greedy, {budget} tokens, cut at the delimiter; exact match ignores white space around "
-        f"them. The demonstrations for K are the first of those for a larger K, and never share the query's "
+        f"them. Where there are options, the likeliest is the answer: by log-likelihood a token, or by its "
+        f"gain over the option after the task's answer context alone, as the records say. The demonstrations "
+        f"for K are the first of those for a larger K, and never share the query's "
         f"exclusion key. {_INTERVALS[config.demonstrations]} Clusters are task instances; in tasks of one "
         "instance, passages or queries. Scores in 0 to 100 % with fewer than 300 clusters, or at 0 or 100 %, "
         "have Clopper-Pearson intervals at the effective number of trials, others the cluster bootstrap or "

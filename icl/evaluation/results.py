@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from icl.evaluation import baselines
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores
+from icl.evaluation.metrics import best, edit_distance, exact_match
 from icl.evaluation.plan import Plan, Trial
 from icl.evaluation.records import Record, Result, rounded
 from icl.evaluation.statistics import Estimate, Scores, estimate, mean_estimate
@@ -107,13 +107,7 @@ def _scores(record: Record) -> dict[tuple[str, str], float]:
         for metric, scoring in METRICS.items()
     }
     if record.options:
-        rules = option_scores(
-            record.options,
-            record.option_tokens,
-            record.option_log_likelihoods,
-            record.unconditional_log_likelihoods,
-        )
-        for rule, values in rules.items():
+        for rule, values in record.option_scores().items():
             scores[f"options:{rule}", "accuracy"] = float(best(values) == record.gold_option)
     return scores
 

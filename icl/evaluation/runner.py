@@ -283,21 +283,15 @@ def _records(
 def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config: EvalConfig) -> Record:
     template, example = trial.task.template, trial.query.example
     gold = template.completion(example)
-    options: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     scored, scoring = answer.options[0], "greedy"
     if trial.is_choice:
-        rule = trial.task.option_rule
-        options = _options(trial, answer)
-        scored, scoring = answer.options[options["gold_option"]], f"options:{rule}"
-        scores = option_scores(
-            options["options"],
-            options["option_tokens"],
-            options["option_log_likelihoods"],
-            options["unconditional_log_likelihoods"],
-        )
-        prediction = example.choices[best(scores[rule])]
+        said = _options(trial, answer)
+        scored, scoring = answer.options[said["gold_option"]], f"options:{trial.task.option_rule}"
     else:
-        prediction = answer_text(assignment.tokenizer, answer.generated, trial.budget, template.delimiter)
+        said["prediction"] = answer_text(
+            assignment.tokenizer, answer.generated, trial.budget, template.delimiter
+        )
     prompt = trial.prompt(k)
     is_sample = trial.seed == 0 and trial.number < config.sample_prompts
     return Record(
@@ -321,30 +315,35 @@ def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config
         input=example.input,
         gold=gold,
         gold_tokens=len(scored.tokens),
-        prediction=prediction,
-        exact_match=exact_match(prediction, gold),
+        exact_match=exact_match(said["prediction"], gold),
         token_accuracy=rounded(token_accuracy(scored.tokens, scored.argmax)),
         log_likelihood=rounded(scored.log_likelihoods.mean()),
-        edit_distance=rounded(edit_distance(prediction, gold)),
+        edit_distance=rounded(edit_distance(said["prediction"], gold)),
         query_seen=trial.query_seen(k),
         scoring=scoring,
-        **options,
+        **said,
         prompt=prompt if is_sample else None,
     )
 
 
 def _options(trial: Trial, answer: Answer) -> dict[str, Any]:
-    """The fields of a record about its options; where only their ending is scored, the text is that."""
+    """The fields of a record about its options, and what it predicts by the task's rule."""
     example = trial.query.example
-    texts = [example.ending] * len(example.choices) if example.ending else example.choices
+    likelihoods, unconditional = (
+        tuple(rounded(each.log_likelihoods.sum()) for each in scored)
+        for scored in (answer.options, answer.unconditional)
+    )
+    lengths = tuple(len(each.tokens) for each in answer.options)
+    compared = [example.ending] * len(lengths) if example.ending else example.choices
+    scores = option_scores(compared, lengths, likelihoods, unconditional)
     return {
-        "options": tuple(texts),
+        "options": example.choices,
+        "ending": example.ending,
         "gold_option": example.choices.index(example.target),
-        "option_tokens": tuple(len(each.tokens) for each in answer.options),
-        "option_log_likelihoods": tuple(rounded(each.log_likelihoods.sum()) for each in answer.options),
-        "unconditional_log_likelihoods": tuple(
-            rounded(each.log_likelihoods.sum()) for each in answer.unconditional
-        ),
+        "option_tokens": lengths,
+        "option_log_likelihoods": likelihoods,
+        "unconditional_log_likelihoods": unconditional,
+        "prediction": example.choices[best(scores[trial.task.option_rule])],
     }
 
 
