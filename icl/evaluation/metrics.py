@@ -1,16 +1,43 @@
 """What is measured of an answer: all of it right, each token right, how likely, and how far off."""
 
+import re
+import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icl.tasks.task import OptionRule
+from icl.tasks.task import AnswerRule, OptionRule
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def exact_match(prediction: str, gold: str) -> float:
-    """1 where the answer equals the gold answer, white space around either apart; else 0."""
-    return float(prediction.strip() == gold.strip())
+def exact_match(prediction: str, golds: Sequence[str], rule: AnswerRule = "exact") -> float:
+    """1 where the answer equals one of the right ones, else 0; what counts as equal is the rule's.
+
+    "exact" ignores white space around them, "squad" also case, punctuation and articles.
+    """
+    clean = str.strip if rule == "exact" else without_detail
+    return float(any(clean(prediction) == clean(gold) for gold in golds))
+
+
+def without_detail(answer: str) -> str:
+    """An answer as SQuAD's official script compares it: no case, punctuation, articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def word_f1(prediction: str, golds: Sequence[str]) -> float:
+    """The best F1 over words, with their counts, of the answer with one of the right ones (SQuAD's)."""
+    return max(_f1(without_detail(prediction).split(), without_detail(gold).split()) for gold in golds)
+
+
+def _f1(said: Sequence[str], right: Sequence[str]) -> float:
+    shared = (Counter(said) & Counter(right)).total()
+    if not said or not right:
+        return float(said == right)
+    return 2 * shared / (len(said) + len(right))
 
 
 def option_scores(

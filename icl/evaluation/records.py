@@ -32,6 +32,7 @@ class Record:
     `query_seen` says whether the query stood among its demonstrations. `scoring` is how the prediction came
     about: "greedy", or "options:RULE" where it is the best of given options. `log_likelihood` is that of the
     gold answer, with its delimiter if it was generated, in nats a token; `edit_distance` is between 0 and 1.
+    `f1` is over words, of the best of the gold answer and its `aliases`, where the task compares so.
     Of each option: its text, number of tokens, and log-likelihood in nats after the prompt, and after the
     task's answer context alone where the task compares so; of their `ending` only, where they have one.
     """
@@ -63,6 +64,8 @@ class Record:
     edit_distance: float
     query_seen: bool
     scoring: str
+    f1: float | None = None
+    aliases: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     ending: str = ""
     gold_option: int | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from icl.evaluation import baselines
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import best, edit_distance, exact_match
+from icl.evaluation.metrics import best, edit_distance, exact_match, word_f1
 from icl.evaluation.plan import Plan, Trial
 from icl.evaluation.records import Record, Result, rounded
 from icl.evaluation.statistics import Estimate, Scores, estimate, mean_estimate
@@ -23,6 +23,7 @@ TEMPLATE = "default"
 METRICS: Mapping[str, str] = {
     "exact_match": "answer",
     "edit_distance": "answer",
+    "f1": "answer",
     "token_accuracy": "teacher_forced",
     "log_likelihood": "teacher_forced",
 }
@@ -105,6 +106,7 @@ def _scores(record: Record) -> dict[tuple[str, str], float]:
     scores = {
         (record.scoring if scoring == "answer" else scoring, metric): getattr(record, metric)
         for metric, scoring in METRICS.items()
+        if getattr(record, metric) is not None
     }
     if record.options:
         for rule, values in record.option_scores().items():
@@ -138,9 +140,13 @@ def _baseline_observations(plan: Plan, config: EvalConfig) -> Iterator[Observati
 
 def _baseline_observation(trial: Trial, k: int, answers: Mapping[str, str]) -> Observation:
     scores = {}
+    example = trial.query.example
     for rule, answer in answers.items():
-        scores[rule, "exact_match"] = exact_match(answer, trial.query.example.target)
-        scores[rule, "edit_distance"] = edit_distance(answer, trial.query.example.target)
+        right = (example.target, *example.aliases)
+        scores[rule, "exact_match"] = exact_match(answer, right, trial.task.answer_rule)
+        scores[rule, "edit_distance"] = edit_distance(answer, example.target)
+        if trial.task.answer_rule == "squad":
+            scores[rule, "f1"] = word_f1(answer, right)
     best = baselines.ceiling(trial, k)
     if best is not None:
         scores[baselines.CEILING, "exact_match"] = best

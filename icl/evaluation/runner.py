@@ -19,7 +19,7 @@ from icl.data.keys import digest
 from icl.data.tokenizer import Tokenizer, tokenizer_from_json
 from icl.errors import InputError
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy
+from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy, word_f1
 from icl.evaluation.plan import Plan, Trial, make_plan
 from icl.evaluation.prompts import prompt_hash
 from icl.evaluation.records import Record, Result, read_records, rounded, write_file, write_lines
@@ -282,7 +282,7 @@ def _records(
 
 def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config: EvalConfig) -> Record:
     template, example = trial.task.template, trial.query.example
-    gold = template.completion(example)
+    gold, right = template.completion(example), (example.target, *example.aliases)
     said: dict[str, Any] = {}
     scored, scoring = answer.options[0], "greedy"
     if trial.is_choice:
@@ -315,12 +315,14 @@ def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config
         input=example.input,
         gold=gold,
         gold_tokens=len(scored.tokens),
-        exact_match=exact_match(said["prediction"], gold),
+        exact_match=exact_match(said["prediction"], right, trial.task.answer_rule),
         token_accuracy=rounded(token_accuracy(scored.tokens, scored.argmax)),
         log_likelihood=rounded(scored.log_likelihoods.mean()),
         edit_distance=rounded(edit_distance(said["prediction"], gold)),
         query_seen=trial.query_seen(k),
         scoring=scoring,
+        f1=rounded(word_f1(said["prediction"], right)) if trial.task.answer_rule == "squad" else None,
+        aliases=example.aliases,
         **said,
         prompt=prompt if is_sample else None,
     )

@@ -18,7 +18,7 @@ from icl.tasks.pool import Distinct, PoolTask
 from icl.tasks.records import Record, read_records
 from icl.tasks.registry import register
 from icl.tasks.sources import find_files
-from icl.tasks.task import Example, Template
+from icl.tasks.task import AnswerRule, Example, Template
 
 
 @register("files")
@@ -45,6 +45,8 @@ class FileTasks:
       delimiter: Closes a demonstration and ends an answer, unless contexts begin with line ends.
       end_marker: Cut off where an output ends in it, such as "<|endoftext|>".
       max_characters: Examples whose texts are longer together are left out; 0 for none.
+      answers: How generated answers are held against the right ones: "exact", or as "squad" does, without
+        case, punctuation and articles, with F1 over words beside exact match.
       unfit: What happens to examples whose output is empty or holds the delimiter: an "error", or "skip".
     """
 
@@ -60,6 +62,7 @@ class FileTasks:
     delimiter: str = "\n"
     end_marker: str = ""
     max_characters: int = 0
+    answers: AnswerRule = "exact"
     unfit: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
@@ -119,6 +122,7 @@ class FileTask(PoolTask):
             trained=not matches(name, settings.held_out),
             test_share=settings.test_share,
             shared=settings.pool == "shared",
+            answer_rule=settings.answers,
         )
 
 
@@ -211,7 +215,8 @@ def _example(settings: FileTasks, template: Template, record: Record) -> Example
             f"{record.where}: {problem}; expected another FileTasks.delimiter, or unfit = 'skip'"
         )
     key = normalise(output if settings.exclusion_key == "output" else text)
-    return Example(text, output, key, tuple(choice.strip() for choice in record.choices))
+    choices, aliases = (tuple(each.strip() for each in texts) for texts in (record.choices, record.aliases))
+    return Example(text, output, key, choices, aliases=aliases)
 
 
 def _leading(text: str, characters: str = "\n") -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from icl.data.keys import digest, fraction
 from icl.errors import InputError
 from icl.tasks.exclusion import normalise
-from icl.tasks.task import Example, OptionRule, Query, Split, Task, TaskInstance, Template
+from icl.tasks.task import AnswerRule, Example, OptionRule, Query, Split, Task, TaskInstance, Template
 
 
 class PoolTask(Task):
@@ -31,6 +31,7 @@ class PoolTask(Task):
         test_share: float = 0.2,
         shared: bool = False,
         tested: Sequence[Example] | None = None,
+        answer_rule: AnswerRule = "exact",
         option_rule: OptionRule = "token",
         answer_context: str = "Answer:",
     ) -> None:
@@ -47,6 +48,7 @@ class PoolTask(Task):
           shared: Whether the pool is not split; it is not trained on then.
           tested: The test part, where it is a set of its own: the pool is all training part then, less what
             shares an exclusion key with the test part.
+          answer_rule: How a generated answer is held against the right ones.
           option_rule: How options compare.
           answer_context: What stands before an option for the rule "unconditional".
 
@@ -56,6 +58,7 @@ class PoolTask(Task):
         self.name = name
         self.template = template
         self.trained = trained and not shared
+        self.answer_rule = answer_rule
         self.option_rule = option_rule
         self.answer_context = answer_context
         parts: tuple[list[Example], list[Example]] = ([], [])

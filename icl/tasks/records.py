@@ -1,7 +1,8 @@
 """Reads files of examples: JSON or JSONL, plain or compressed, in any of four forms.
 
 {"input", "output"}; {"context", "completion"} and {"prompt", "completion"}, whose texts are taken as they
-are; {"query", "choices", "gold"}. Each may have an "instruction". Every defect is an `InputError` that names
+are; {"query", "choices", "gold"}. Of a list of outputs all are right, and demonstrations show the first.
+Each may have an "instruction". Every defect is an `InputError` that names
 the file and the line, or the number of a list's item.
 """
 
@@ -29,6 +30,7 @@ class Record(NamedTuple):
     instruction: str | None = None
     verbatim: bool = False
     where: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 def read_records(path: Path) -> list[Record]:
@@ -87,8 +89,11 @@ def _record(where: str, item: Any) -> Record:
     for field in (first, second):
         if field not in item:
             raise InputError(f"{where}: no field {field!r}; {_EXPECTED}")
-    output = _text(where, item, second, may_be_empty=first == "prompt")
-    return Record(_text(where, item, first), output, (), instruction, second == "completion", where)
+    given = item[second] if isinstance(item[second], list) and item[second] else [item[second]]
+    outputs = [_text(where, {second: each}, second, may_be_empty=first == "prompt") for each in given]
+    verbatim = second == "completion"
+    text = _text(where, item, first)
+    return Record(text, outputs[0], (), instruction, verbatim, where, tuple(dict.fromkeys(outputs[1:])))
 
 
 def _choices(where: str, item: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ import numpy as np
 from icl.tasks.exclusion import input_identity
 
 Split = Literal["train", "held_out"]
+AnswerRule = Literal["exact", "squad"]
 OptionRule = Literal["sum", "token", "char", "byte", "unconditional"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
@@ -26,7 +27,8 @@ class Example:
     `key` is the exclusion key: no demonstration may share it with the query. None says that the task is
     lookup by nature (design page, 5.4): the query may stand among its demonstrations, and records say so.
     `choices` holds the options of a multiple-choice example, the target among them. `ending` is the text that
-    all of them end in, where only that is scored (partial evaluation, as of Winograd schemas).
+    all of them end in, where only that is scored (partial evaluation, as of Winograd schemas). `aliases` are
+    further right answers; demonstrations show the target.
     """
 
     input: str
@@ -34,6 +36,7 @@ class Example:
     key: str | None = None
     choices: tuple[str, ...] = ()
     ending: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +116,9 @@ class Task(abc.ABC):
     template: Template
     trained: bool = True
     """Whether the task feeds training rows; a task that is held out as a whole does not."""
+    answer_rule: AnswerRule = "exact"
+    """How a generated answer is held against the right ones: as it stands, or without case, punctuation and
+    articles, as a share of words too (SQuAD, arXiv 1606.05250)."""
     option_rule: OptionRule = "token"
     """How its options compare, where its examples have some."""
     answer_context: str = "Answer:"

@@ -100,6 +100,7 @@ class TfdsTask(PoolTask):
             trained=not matches(name, settings.held_out),
             shared=shared,
             tested=None if tested is None else tested.examples,
+            answer_rule=reading.answer_rule,
             option_rule=reading.option_rule,
             answer_context=reading.answer_context,
         )

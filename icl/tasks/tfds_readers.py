@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from icl.tasks.exclusion import normalise
-from icl.tasks.task import Example, OptionRule, Template
+from icl.tasks.task import AnswerRule, Example, OptionRule, Template
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row], Iterator[Example]]
@@ -41,6 +41,7 @@ class Reading:
       train: Split that demonstrations and training rows come from.
       test: Split of the queries. Where it is the same, the set is shared and never trained on.
       instruction: What the task asks, in words.
+      answer_rule: How a generated answer is held against the right ones.
       option_rule: How options compare.
       answer_context: What stands before an option for the rule "unconditional".
     """
@@ -51,6 +52,7 @@ class Reading:
     train: str = "train"
     test: str = "validation"
     instruction: str | None = None
+    answer_rule: AnswerRule = "exact"
     option_rule: OptionRule = "token"
     answer_context: str = "Answer:"
 
@@ -72,10 +74,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _example(text: str, target: str, key: str | None = None) -> Iterator[Example]:
+def _example(
+    text: str, target: str, key: str | None = None, aliases: Sequence[str] = ()
+) -> Iterator[Example]:
     text, target = text.strip(), target.strip()
+    others = tuple(dict.fromkeys(each for alias in aliases if (each := alias.strip()) and each != target))
     if text and target:
-        yield Example(text, target, normalise(text if key is None else key))
+        yield Example(text, target, normalise(text if key is None else key), aliases=others)
 
 
 def _choose(
@@ -89,12 +94,13 @@ def _choose(
 
 def _open_question(row: Row, field: str) -> Iterator[Example]:
     if row[field]:
-        yield from _example(row["question"], row[field][0])
+        yield from _example(row["question"], row[field][0], aliases=row[field])
 
 
 def _trivia_qa(row: Row) -> Iterator[Example]:
     if row["answer"]["value"] != "<unk>":
-        yield from _example(row["question"], row["answer"]["value"])
+        answer = row["answer"]
+        yield from _example(row["question"], answer["value"], aliases=answer["aliases"])
 
 
 def _turns(passage: str, questions: Sequence[str], answers: Sequence[str]) -> Iterator[Example]:
@@ -114,19 +120,19 @@ def _quac(row: Row) -> Iterator[Example]:
     """One turn of a dialogue: the row does not hold the earlier ones."""
     passage = f"TITLE: {row['title']}\nSECTION: {row['section_title']}\nPARAGRAPH: {row['context']}"
     text = f"{passage}\n\nQ: {row['question'].strip()}\n\nA:"
-    yield from _example(text, row["orig_answer"]["text"], row["context"])
+    yield from _example(text, row["orig_answer"]["text"], row["context"], row["answers"]["text"])
 
 
 def _squad(row: Row) -> Iterator[Example]:
     answers = row["answers"]["text"]
     title = row["title"].replace("_", " ")
     text = f"Title: {title}\n\nBackground: {row['context']}\n\nQ: {row['question'].strip()}\n\nA:"
-    yield from _example(text, answers[0] if answers else _UNANSWERABLE, row["context"])
+    yield from _example(text, answers[0] if answers else _UNANSWERABLE, row["context"], answers)
 
 
 def _drop(row: Row) -> Iterator[Example]:
     text = f"Passage: {row['passage']}\nQuestion: {row['question']}\nAnswer:"
-    yield from _example(text, row["answer"], row["passage"])
+    yield from _example(text, row["answer"], row["passage"], row["validated_answers"])
 
 
 def _race(row: Row) -> Iterator[Example]:
@@ -273,13 +279,17 @@ _ANLI = _pairs(
 _SAME = "{0}\n{1}\nquestion: Do both mean the same?\nanswer:"
 
 TFDS_TASKS: dict[str, Reading] = {
-    "natural_questions": Reading("natural_questions_open", _questions("answer"), _QUESTION),
-    "trivia_qa": Reading("trivia_qa/unfiltered.nocontext", _trivia_qa, _QUESTION),
-    "web_questions": Reading("web_questions", _questions("answers"), _QUESTION, test="test"),
-    "coqa": Reading("coqa", _coqa, test="test"),
-    "quac": Reading("quac", _quac),
-    "squad_v2": Reading("squad/v2.0", _squad),
-    "drop": Reading("drop", _drop, test="dev"),
+    "natural_questions": Reading(
+        "natural_questions_open", _questions("answer"), _QUESTION, answer_rule="squad"
+    ),
+    "trivia_qa": Reading("trivia_qa/unfiltered.nocontext", _trivia_qa, _QUESTION, answer_rule="squad"),
+    "web_questions": Reading(
+        "web_questions", _questions("answers"), _QUESTION, test="test", answer_rule="squad"
+    ),
+    "coqa": Reading("coqa", _coqa, test="test", answer_rule="squad"),
+    "quac": Reading("quac", _quac, answer_rule="squad"),
+    "squad_v2": Reading("squad/v2.0", _squad, answer_rule="squad"),
+    "drop": Reading("drop", _drop, test="dev", answer_rule="squad"),
     "race_high": Reading("race/high", _race, test="test", option_rule="unconditional", answer_context="A:"),
     "race_middle": Reading(
         "race/middle", _race, test="test", option_rule="unconditional", answer_context="A:"

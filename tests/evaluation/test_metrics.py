@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icl.evaluation.baselines import copy, lookup, majority, predictions, training_majority
-from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy
+from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy, word_f1
 from icl.tasks import Cipher, Example, build_tasks
 from tests.evaluation.toy import ToyTask, pairs, trial
 
@@ -21,9 +21,9 @@ def test_edit_distance_is_levenshteins_over_the_longer_text(
 
 
 def test_exact_match_ignores_white_space_around_and_nothing_else() -> None:
-    assert exact_match(" sea", "sea") == 1
-    assert exact_match("Sea", "sea") == 0
-    assert exact_match("s ea", "sea") == 0
+    assert exact_match(" sea", ["sea"]) == 1
+    assert exact_match("Sea", ["sea"]) == 0
+    assert exact_match("s ea", ["sea"]) == 0
 
 
 def test_token_accuracy_counts_the_delimiter() -> None:
@@ -71,3 +71,19 @@ def test_options_compare_by_sum_length_or_what_they_gain_from_the_question() -> 
     assert scores["unconditional"] == [0.5, -1, 2]
     assert [best(values) for values in scores.values()] == [1, 2, 2, 1, 2]
     assert "unconditional" not in option_scores(("a",), (1,), (-1.0,))
+
+
+def test_answers_compare_as_in_squad_without_case_punctuation_and_articles() -> None:
+    assert exact_match("The U.S.", ["us"], "squad") == 1
+    assert exact_match("a  Theme", ["theme"], "squad") == 1
+    assert exact_match("them", ["theme"], "squad") == 0
+    assert exact_match("Austen", ["Jane Austen", "austen"], "squad") == 1
+    assert exact_match("Austen", ["Jane Austen", "austen"]) == 0
+
+
+def test_f1_counts_shared_words_once_each_and_takes_the_best_answer() -> None:
+    assert word_f1("the big red dog", ["red dog"]) == pytest.approx(2 * 2 / (3 + 2))
+    assert word_f1("dog dog", ["dog"]) == pytest.approx(2 / 3)
+    assert word_f1("cat", ["dog", "Cat!"]) == 1
+    assert word_f1("the", ["a"]) == 1 and word_f1("", ["dog"]) == 0
+    assert word_f1("n/a", ["N/A"]) == 1

@@ -103,7 +103,7 @@ def test_every_figure_leads_back_to_its_records(whole: Path) -> None:
             of_seed = [getattr(record, row["metric"]) for record in group if record.seed == 1]
             assert row["seed_values"][1] == pytest.approx(np.mean(of_seed), abs=1e-6)
             checked += 1
-    assert checked == 2 * 3 * 2 * len(METRICS)
+    assert checked == 2 * 3 * 2 * len(METRICS.keys() - {"f1"})  # these tasks take answers as they stand
 
 
 def test_the_mean_over_tasks_weighs_tasks_alike(whole: Path) -> None:
