@@ -12,6 +12,8 @@ N new tokens, V vocab.
 
 import dataclasses
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +29,15 @@ from icl.evaluation.prompts import Tokens, common_prefix
 from icl.model.config import ModelConfig
 
 Ints = NDArray[np.int32]
+
+_ROUNDED = 64
+"""Caches are so many positions, or twice as many, and so on: few different ones are compiled."""
+_SMALL = 512
+"""A cache of so many positions is not made smaller."""
+_SHRINKS = 0.7
+"""Branches get a smaller cache where they need this part of the larger one, or less."""
+_MAX_POSITIONS = 2**16
+"""Positions of the caches of a batch, at most; fewer trials are read together where they are longer."""
 
 
 class Option(NamedTuple):
@@ -67,7 +78,10 @@ class Request:
         return Shape(
             prefix=len(self.prefix),
             branch=max(len(branch.tokens) - branch.cut for branch in self.branches),
-            branches=len(self.branches),
+            ends=tuple(
+                max(len(branch.tokens) + self.budget, *(len(option.tokens) for option in branch.options))
+                for branch in self.branches
+            ),
             options=max(len(branch.options) for branch in self.branches),
             option=max(len(o.tokens) - o.cut for branch in self.branches for o in branch.options),
             new_tokens=self.budget,
@@ -75,11 +89,14 @@ class Request:
 
 
 class Shape(NamedTuple):
-    """Static sizes of a batch: prefix, branch, option and new tokens; branches a trial, options a branch."""
+    """Static sizes of a batch: prefix, branch, option and new tokens, and options a branch.
+
+    `ends` has an entry a branch: where its longest prompt ends, with option or answer.
+    """
 
     prefix: int
     branch: int
-    branches: int
+    ends: tuple[int, ...]
     options: int
     option: int
     new_tokens: int
@@ -87,7 +104,23 @@ class Shape(NamedTuple):
     @property
     def positions(self) -> int:
         """Positions read for one trial."""
-        return self.prefix + self.branches * (self.branch + self.new_tokens + self.options * self.option)
+        return self.prefix + len(self.ends) * (self.branch + self.new_tokens + self.options * self.option)
+
+    def groups(self, longest: int | None) -> tuple[tuple[int, int], ...]:
+        """Branches that share a cache, as (number of branches, capacity): shorter ones get a smaller one.
+
+        Args:
+          longest: what the model's positions allow; None sets no limit.
+        """
+        room = max(self.branch + self.new_tokens, self.branch + self.option)
+        capacities: list[int] = []
+        for end in self.ends:
+            needed = -(-(end + room) // _ROUNDED) * _ROUNDED
+            smaller = not capacities or (needed <= _SHRINKS * capacities[-1] and capacities[-1] > _SMALL)
+            capacities.append(needed if smaller else capacities[-1])
+        capacities[0] = max(capacities[0], self.prefix + room)
+        counted = Counter(min(capacity, longest or capacity) for capacity in capacities)
+        return tuple((number, capacity) for capacity, number in counted.items())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,21 +207,19 @@ class Scorer:
           shape: Static sizes, of which each different one is compiled once.
           stops: Tokens that end generation.
         """
-        chunks = [requests[i : i + self._rows] for i in range(0, len(requests), self._rows)]
+        config = self._config
+        groups = shape.groups(config.max_length if config.positions == "learned" else None)
+        rows = max(1, min(self._rows, _MAX_POSITIONS // groups[0][1], 1 << (len(requests) - 1).bit_length()))
         pending: tuple[Sequence[Request], _Batch, Any] | None = None
-        for chunk in chunks:
-            batch = _pack(chunk, shape, self._rows, self._capacity(shape), self._pad_id)
+        for chunk in (requests[i : i + rows] for i in range(0, len(requests), rows)):
+            batch = _pack(chunk, shape, groups, rows, self._pad_id)
             # Dispatched before the answers to the batch before are read, which the device need not wait for.
-            outputs = _read(self._config, self._capacity(shape), shape.new_tokens, stops, self._params, batch)
+            outputs = _read(config, groups, shape.new_tokens, stops, self._params, batch)
             if pending:
                 yield from _unpack(*pending)
             pending = chunk, batch, outputs
         if pending:
             yield from _unpack(*pending)
-
-    def _capacity(self, shape: Shape) -> int:
-        needed = shape.prefix + shape.branch + max(shape.new_tokens, shape.option)
-        return min(needed, self._config.max_length) if self._config.positions == "learned" else needed
 
 
 class _Batch(NamedTuple):
@@ -210,22 +241,26 @@ class _Branches(NamedTuple):
     option_counts_KOB: Any
 
 
-def _pack(requests: Sequence[Request], shape: Shape, rows: int, capacity: int, pad_id: int) -> _Batch:
+def _pack(
+    requests: Sequence[Request], shape: Shape, groups: tuple[tuple[int, int], ...], rows: int, pad_id: int
+) -> _Batch:
     """Pads requests to the shape; rows, branches and options without a request read one pad token."""
     prefix_BP = np.full((rows, shape.prefix), pad_id, np.int32)
     prefix_lengths_B = np.ones(rows, np.int32)
+    capacities = [capacity for number, capacity in groups for _ in range(number)]
+    number = len(capacities)
     branches = _Branches(
-        np.zeros((shape.branches, rows), np.int32),
-        np.full((shape.branches, rows, shape.branch), pad_id, np.int32),
-        np.ones((shape.branches, rows), np.int32),
-        np.zeros((shape.branches, shape.options, rows), np.int32),
-        np.full((shape.branches, shape.options, rows, shape.option), pad_id, np.int32),
-        np.ones((shape.branches, shape.options, rows), np.int32),
+        np.zeros((number, rows), np.int32),
+        np.full((number, rows, shape.branch), pad_id, np.int32),
+        np.ones((number, rows), np.int32),
+        np.zeros((number, shape.options, rows), np.int32),
+        np.full((number, shape.options, rows, shape.option), pad_id, np.int32),
+        np.ones((number, shape.options, rows), np.int32),
     )
     for row, request in enumerate(requests):
         prefix_BP[row, : len(request.prefix)] = request.prefix
         prefix_lengths_B[row] = len(request.prefix)
-        for k, branch in enumerate(request.branches):
+        for k, (branch, capacity) in enumerate(zip(request.branches, capacities, strict=False)):
             # A cache that ends with the context has no room behind it for padding: read more again instead.
             cut = min(branch.cut, capacity - shape.branch)
             tokens = branch.tokens[cut:]
@@ -252,11 +287,16 @@ class _Outputs(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _read(
-    config: ModelConfig, capacity: int, new_tokens: int, stops: tuple[int, ...], params: Any, batch: _Batch
+    config: ModelConfig,
+    groups: tuple[tuple[int, int], ...],
+    new_tokens: int,
+    stops: tuple[int, ...],
+    params: Any,
+    batch: _Batch,
 ) -> _Outputs:
     rows = batch.prefix_BP.shape[0]
-    cache = model.init_cache(config, rows, capacity)
-    _, cache = model.extend(config, params, cache, batch.prefix_BP, batch.prefix_lengths_B)
+    cache = model.init_cache(config, rows, groups[0][1])
+    cache = model.prefill(config, params, cache, batch.prefix_BP, batch.prefix_lengths_B)
 
     def branch(cache: model.Cache, xs: _Branches) -> tuple[model.Cache, _Outputs]:
         cache = cache.replace(lengths_B=xs.cuts_KB)
@@ -279,7 +319,13 @@ def _read(
         log_likelihoods_BU = chosen_BU - jax.nn.logsumexp(logits_BUV, axis=2)
         return cache, (log_likelihoods_BU, jnp.argmax(logits_BUV, axis=2).astype(jnp.int32))
 
-    return jax.lax.scan(branch, cache, batch.branches)[1]
+    outputs, first = [], 0
+    for number, capacity in groups:
+        own = jax.tree.map(lambda array, at=slice(first, first + number): array[at], batch.branches)
+        cache, output = jax.lax.scan(branch, model.crop(cache, capacity), own)
+        outputs.append(output)
+        first += number
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *outputs)
 
 
 def _unpack(requests: Sequence[Request], batch: _Batch, outputs: _Outputs) -> Iterator[dict[int, Answer]]:
@@ -339,7 +385,11 @@ def smallest_holding(shapes: Sequence[Shape], request: Request) -> Shape:
 
 
 def _cover(shapes: Sequence[Shape]) -> Shape:
-    return Shape(*(max(sizes) for sizes in zip(*shapes, strict=True)))
+    """The smallest shape that holds all; its ends fall, as the branches of each shape do."""
+    ends = [max(at) for at in itertools.zip_longest(*(shape.ends for shape in shapes), fillvalue=0)]
+    falling = list(itertools.accumulate(reversed(ends), max))[::-1]
+    largest = Shape(*(max(sizes) for sizes in zip(*shapes, strict=True)))
+    return largest._replace(ends=tuple(falling))
 
 
 def _positions(group: Sequence[Shape], counts: Mapping[Shape, int]) -> int:

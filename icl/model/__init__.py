@@ -1,6 +1,6 @@
 """The transformer as pure functions of (config, parameters, tokens)."""
 
-from icl.model.cache import Cache, extend, extend_to_last, init_cache
+from icl.model.cache import Cache, crop, extend, extend_to_last, init_cache, prefill
 from icl.model.config import ModelConfig
 from icl.model.decoding import greedy
 from icl.model.transformer import (
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "abstract_params",
     "check_mesh",
+    "crop",
     "extend",
     "extend_to_last",
     "flops_per_token",
@@ -34,5 +35,6 @@ __all__ = [
     "logits",
     "num_non_embedding_params",
     "num_params",
+    "prefill",
     "unembed",
 ]

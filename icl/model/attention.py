@@ -43,6 +43,7 @@ def attend(
     keys: Span,
     band: int | None = None,
     implementation: Implementation = "reference",
+    aligned: bool = False,
 ) -> jax.Array:
     """Softmax attention, scores and softmax in float32.
 
@@ -54,12 +55,13 @@ def attend(
         keys: segments and positions of the keys.
         band: how many positions, itself included, a query sees back; None sees all.
         implementation: `reference` scores every pair; `blocked` cuts the queries of a row in up to four
-            blocks and leaves out the keys after each, where keys and queries are the same positions.
+            blocks and leaves out the keys after each, where keys and queries are aligned.
+        aligned: whether the i-th query and the i-th key are one position; there may be more keys.
 
     Returns:
         [batch, length, heads, head size] in the dtype of the queries.
     """
-    if implementation == "blocked" and keys is queries:
+    if implementation == "blocked" and aligned:
         length = q_BTHK.shape[1]
         count = max(1, min(MAX_BLOCKS, length // BLOCK))
         cuts = [round(i * length / count) for i in range(count + 1)]

@@ -45,6 +45,7 @@ class Context(NamedTuple):
     """What all blocks share: spans of queries and keys, rotary angles, and where to append in a cache.
 
     `at_BA` is for the last block alone: the positions whose output is wanted. Keys and values come from all.
+    `aligned` says that the i-th key stands where the i-th query does: no cache, or an empty one.
     """
 
     queries: Span
@@ -52,6 +53,7 @@ class Context(NamedTuple):
     angles: Angles | None
     offset_B: jax.Array | None
     at_BA: jax.Array | None = None
+    aligned: bool = False
 
 
 class Attention(nn.Module):
@@ -97,6 +99,7 @@ class Attention(nn.Module):
             keys=context.keys,
             band=config.band_width if self.banded else None,
             implementation=attention_of(config, self.partitioner),
+            aligned=context.aligned and context.at_BA is None,
         )
         o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
         out = Projection(
@@ -189,11 +192,18 @@ class Block(nn.Module):
 
 
 def make_context(
-    config: ModelConfig, queries: Span, keys: Span | None = None, offset_B: jax.Array | None = None
+    config: ModelConfig,
+    queries: Span,
+    keys: Span | None = None,
+    offset_B: jax.Array | None = None,
+    *,
+    aligned: bool = False,
 ) -> Context:
     """The context of a forward pass; keys are the queries themselves where there is no cache."""
     angles = rotary_angles(config, queries.positions_BT) if config.positions == "rotary" else None
-    return Context(queries, queries if keys is None else keys, angles, offset_B)
+    return Context(
+        queries, queries if keys is None else keys, angles, offset_B, aligned=aligned or keys is None
+    )
 
 
 def attention_of(config: ModelConfig, partitioner: Partitioner | None) -> Implementation:

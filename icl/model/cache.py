@@ -47,6 +47,27 @@ def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     return Cache(layers, jnp.zeros(batch, jnp.int32))
 
 
+def crop(cache: Cache, capacity: int) -> Cache:
+    """The first positions of a cache in buffers of their own; what stood behind them is gone."""
+    layers = tuple(
+        LayerCache(k[:, :, :capacity], v[:, :, :capacity], inputs[:, :capacity])
+        for k, v, inputs in cache.layers
+    )
+    return Cache(layers, jnp.minimum(cache.lengths_B, capacity))
+
+
+def prefill(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+    partitioner: Partitioner | None = None,
+) -> Cache:
+    """As `extend` of an empty cache, without logits, and faster: no query looks at positions after it."""
+    return _append(config, params, cache, tokens_BT, counts_B, partitioner, empty=True)[1]
+
+
 def extend(
     config: ModelConfig,
     params: Params,
@@ -93,6 +114,8 @@ def _append(
     tokens_BT: jax.Array,
     counts_B: jax.Array,
     partitioner: Partitioner | None,
+    *,
+    empty: bool = False,
 ) -> tuple[jax.Array, Cache]:
     """Final hidden states [batch, T, embed] of the new tokens, and the longer cache."""
     batch, length = tokens_BT.shape
@@ -101,9 +124,8 @@ def _append(
     key_positions = jnp.broadcast_to(
         jnp.arange(cache.capacity, dtype=jnp.int32)[None], (batch, cache.capacity)
     )
-    context = make_context(
-        config, queries, Span(jnp.ones_like(key_positions), key_positions), cache.lengths_B
-    )
+    keys = Span(jnp.ones_like(key_positions), key_positions)
+    context = make_context(config, queries, keys, cache.lengths_B, aligned=empty)
     x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
     x_BTD, layers = apply_cached_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
     return final_norm(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)

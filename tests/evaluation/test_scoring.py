@@ -35,7 +35,7 @@ STOPS = stop_ids(BYTES, "\n")
 KS = (0, 1, 2, 4)
 LENGTH = 64
 ROWS = 4
-SHAPE = Shape(prefix=44, branch=40, branches=8, options=1, option=20, new_tokens=4)
+SHAPE = Shape(prefix=44, branch=40, ends=(64,) * 8, options=1, option=20, new_tokens=4)
 SMALL = ModelConfig(vocab_size=264, max_length=LENGTH, embed_dim=16, num_heads=2, scan_unroll=1)
 MODELS = {
     "rotary": dataclasses.replace(SMALL, num_layers=2, positions="rotary", conv_width=4),
@@ -135,7 +135,7 @@ def test_options_say_the_same_as_each_read_alone(name: str, tokenizer: Tokenizer
         for n in (7, 8, 75)
     ]
     requests = [make_request(one, tokenizer, KS) for one in asked]
-    shape = Shape(prefix=40, branch=30, branches=6, options=5, option=20, new_tokens=0)
+    shape = Shape(prefix=40, branch=30, ends=(64,) * 6, options=5, option=20, new_tokens=0)
     for one, by_k in zip(asked, ask(name, requests, rows=2, shape=shape), strict=True):
         assert by_k.keys() == set(KS)
         for k in KS:
@@ -154,6 +154,21 @@ def test_options_share_the_prompt(name: str = "rotary") -> None:
     request = make_request(asked, BYTES, (4,))
     (branch,) = request.branches
     assert [len(option.tokens) - option.cut for option in branch.options] == [1 + len(choices[0])] * 4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shorter_prompts_are_read_from_smaller_caches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icl.evaluation.scoring._ROUNDED", 4)
+    monkeypatch.setattr("icl.evaluation.scoring._SMALL", 8)
+    asked = [one for one in trials() if one.max_k == 4]
+    requests = [make_request(one, BYTES, KS) for one in asked]
+    shape = Shape(*map(max, zip(*(request.shape for request in requests), strict=True)))
+    assert len(shape.groups(LENGTH)) == 2
+    for one, by_k in zip(asked, ask(name, requests, shape=shape), strict=True):
+        for k in KS:
+            likelihoods, greedy = alone(name, one, BYTES, k)
+            np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
+            assert up_to_stop(by_k[k].generated, one.budget) == greedy
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -182,7 +197,7 @@ def test_a_query_that_reads_like_the_next_demonstrations_shares_no_more_than_is_
 
 def test_answers_do_not_depend_on_batch_size_or_shape() -> None:
     requests = [make_request(one, BYTES, KS) for one in trials()]
-    batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, 5, 1, 12, 9))
+    batched, single = ask("rotary", requests), ask("rotary", requests, 1, Shape(60, 20, (64,) * 5, 1, 12, 9))
     for one, other, request in zip(batched, single, requests, strict=True):
         for k in KS:
             np.testing.assert_allclose(
@@ -219,10 +234,13 @@ def test_a_delimiter_of_several_tokens_does_not_stop_generation_at_its_first() -
 
 def test_shapes_are_few_and_hold_every_request() -> None:
     lengths = [*range(20, 40), *range(400, 420)]
-    counts = {Shape(length, 8, 3, 1, 9, 4): 5 for length in lengths}
+    counts = {Shape(length, 8, (9, 9, 9), 1, 9, 4): 5 for length in lengths}
     one, two = choose_shapes(counts, 1), choose_shapes(counts, 4)
-    assert one == [Shape(419, 8, 3, 1, 9, 4)]
-    assert two == [Shape(39, 8, 3, 1, 9, 4), Shape(419, 8, 3, 1, 9, 4)]  # a third would spare little
+    assert one == [Shape(419, 8, (9, 9, 9), 1, 9, 4)]
+    assert two == [
+        Shape(39, 8, (9, 9, 9), 1, 9, 4),
+        Shape(419, 8, (9, 9, 9), 1, 9, 4),
+    ]  # a third would spare little
     request = make_request(trial(ToyTask(pairs(9)), pairs(3), Example("a", "b")), BYTES, (3,))
-    offered = [Shape(2, 8, 3, 1, 9, 4), Shape(39, 8, 3, 1, 9, 4), Shape(99, 8, 3, 1, 9, 4)]
+    offered = [Shape(prefix, 8, (50,), 1, 9, 4) for prefix in (2, 39, 99)]
     assert smallest_holding(offered, request).prefix == 39
