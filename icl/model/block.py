@@ -45,7 +45,7 @@ class Context(NamedTuple):
     """What all blocks share: spans of queries and keys, rotary angles, and where to append in a cache.
 
     `at_BA` is for the last block alone: the positions whose output is wanted. Keys and values come from all.
-    `aligned` says that the i-th key stands where the i-th query does: no cache, or an empty one.
+    Without a cache, or with an empty one, `offset_B` is None: the i-th key stands where the i-th query does.
     """
 
     queries: Span
@@ -53,7 +53,6 @@ class Context(NamedTuple):
     angles: Angles | None
     offset_B: jax.Array | None
     at_BA: jax.Array | None = None
-    aligned: bool = False
 
 
 class Attention(nn.Module):
@@ -83,7 +82,6 @@ class Attention(nn.Module):
             q, k = rotate(q, context.angles), rotate(k, context.angles)
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         if cache is not None:
-            assert context.offset_B is not None
             k = append(cache.k_BGSK, k, context.offset_B, axis=2)
             v = append(cache.v_BGSK, v, context.offset_B, axis=2)
             cache = cache._replace(k_BGSK=k, v_BGSK=v)
@@ -99,7 +97,7 @@ class Attention(nn.Module):
             keys=context.keys,
             band=config.band_width if self.banded else None,
             implementation=attention_of(config, self.partitioner),
-            aligned=context.aligned and context.at_BA is None,
+            aligned=context.offset_B is None and context.at_BA is None,
         )
         o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
         out = Projection(
@@ -134,12 +132,12 @@ class Attention(nn.Module):
         raws = [project(x_BTD, weights, dtype) for weights in parts]
         pasts: list[jax.Array | None] = [None] * len(parts)
         if conv and cache is not None:
-            assert context.offset_B is not None
             # Written before it is read: the other order would make XLA copy the buffer.
             inputs = append(cache.inputs_BSE, jnp.concatenate(raws, axis=-1), context.offset_B, axis=1)
             cache = cache._replace(inputs_BSE=inputs)
-            past = last(inputs, context.offset_B, conv - 1)
-            pasts = [past] if len(parts) == 1 else list(jnp.split(past, ends, axis=-1))
+            if context.offset_B is not None:
+                past = last(inputs, context.offset_B, conv - 1)
+                pasts = [past] if len(parts) == 1 else list(jnp.split(past, ends, axis=-1))
         mixed = [
             raw
             if weights.convolution is None
@@ -192,18 +190,11 @@ class Block(nn.Module):
 
 
 def make_context(
-    config: ModelConfig,
-    queries: Span,
-    keys: Span | None = None,
-    offset_B: jax.Array | None = None,
-    *,
-    aligned: bool = False,
+    config: ModelConfig, queries: Span, keys: Span | None = None, offset_B: jax.Array | None = None
 ) -> Context:
     """The context of a forward pass; keys are the queries themselves where there is no cache."""
     angles = rotary_angles(config, queries.positions_BT) if config.positions == "rotary" else None
-    return Context(
-        queries, queries if keys is None else keys, angles, offset_B, aligned=aligned or keys is None
-    )
+    return Context(queries, queries if keys is None else keys, angles, offset_B)
 
 
 def attention_of(config: ModelConfig, partitioner: Partitioner | None) -> Implementation:
@@ -220,8 +211,10 @@ def take(x_BTX: jax.Array, at_BA: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BTX, index, axis=1)
 
 
-def append(old: jax.Array, new: jax.Array, offset_B: jax.Array, axis: int) -> jax.Array:
-    """Writes a chunk of each row, along `axis`, at that row's offset; the caller leaves room for it."""
+def append(old: jax.Array, new: jax.Array, offset_B: jax.Array | None, axis: int) -> jax.Array:
+    """Writes a chunk of each row, along `axis`, at its offset (None: 0); the caller leaves room for it."""
+    if offset_B is None:
+        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), 0, axis)
     starts_B2 = jnp.stack([jnp.arange(len(offset_B)), offset_B], axis=1)
     return jax.lax.scatter(
         old,

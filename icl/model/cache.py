@@ -125,7 +125,7 @@ def _append(
         jnp.arange(cache.capacity, dtype=jnp.int32)[None], (batch, cache.capacity)
     )
     keys = Span(jnp.ones_like(key_positions), key_positions)
-    context = make_context(config, queries, keys, cache.lengths_B, aligned=empty)
+    context = make_context(config, queries, keys, None if empty else cache.lengths_B)
     x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
     x_BTD, layers = apply_cached_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
     return final_norm(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)
