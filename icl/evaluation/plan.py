@@ -24,7 +24,7 @@ from icl.evaluation.prompts import (
     without_start,
 )
 from icl.evaluation.records import Record
-from icl.tasks.task import Example, Query, Split, Task
+from icl.tasks.task import Example, Query, Split, Task, Template
 
 PROBED_QUERIES = 256
 """Queries of a task whose longest answer gives the generation budget; their number is no setting."""
@@ -58,9 +58,13 @@ class Trial:
 
     def tokens(self, tokenizer: Tokenizer, k: int) -> Tokens:
         """The prompt and the gold answer as tokens."""
-        template = self.task.template
+        template = self.template(k)
         completion = template.completion(self.query.example)
         return encode(tokenizer, self.prompt(k), completion, template.delimiter)
+
+    def template(self, k: int) -> Template:
+        """How the query is written after at most k demonstrations."""
+        return self.task.template.after(min(k, self.max_k))
 
     @property
     def is_choice(self) -> bool:
@@ -71,16 +75,16 @@ class Trial:
         """The prompt with each option; without options, the prompt with the gold answer alone."""
         if not self.is_choice:
             return [self.tokens(tokenizer, k)]
-        return self._options(tokenizer, self.prompt(k))
+        return self._options(tokenizer, self.prompt(k), self.template(k))
 
     def unconditional(self, tokenizer: Tokenizer) -> list[Tokens]:
         """The options after the task's answer context alone; none where the task does not compare so."""
         if not self.is_choice or self.task.option_rule != "unconditional":
             return []
-        return self._options(tokenizer, self.task.answer_context)
+        return self._options(tokenizer, self.task.answer_context, self.task.template)
 
-    def _options(self, tokenizer: Tokenizer, prompt: str) -> list[Tokens]:
-        template, example = self.task.template, self.query.example
+    def _options(self, tokenizer: Tokenizer, prompt: str, template: Template) -> list[Tokens]:
+        example = self.query.example
         completions = [
             template.completion(dataclasses.replace(example, target=choice)) for choice in example.choices
         ]

@@ -37,7 +37,8 @@ def prompt_text(
     template: Template, instruction: str | None, demonstrations: Sequence[Example], query: Example
 ) -> str:
     """Instruction, demonstrations, and the query up to where its answer begins."""
-    return prefix_text(template, instruction, demonstrations) + template.context(query)
+    asked = template.after(len(demonstrations)).context(query)
+    return prefix_text(template, instruction, demonstrations) + asked
 
 
 def prefix_text(template: Template, instruction: str | None, demonstrations: Sequence[Example]) -> str:
@@ -102,7 +103,8 @@ class Context:
         text = prompt_text(template, instruction, demonstrations, query)
         options = {query.target, *query.choices}
         for option in options:
-            completion = template.completion(dataclasses.replace(query, target=option))
+            asked = dataclasses.replace(query, target=option)
+            completion = template.after(len(demonstrations)).completion(asked)
             tokens = encode(self.tokenizer, text, completion, template.delimiter)
             if max(len(tokens.full), len(tokens.prompt) + self.budget) > self.length:
                 return False

@@ -281,7 +281,7 @@ def _records(
 
 
 def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config: EvalConfig) -> Record:
-    template, example = trial.task.template, trial.query.example
+    template, example = trial.template(k), trial.query.example
     gold, right = template.completion(example), (example.target, *example.aliases)
     said: dict[str, Any] = {}
     scored, scoring = answer.options[0], "greedy"

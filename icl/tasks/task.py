@@ -43,7 +43,8 @@ class Example:
 class Template:
     """How an example and an instruction are written.
 
-    A context never ends in a space; the completion owns its leading space (`target_prefix`).
+    A context never ends in a space; the completion owns its leading space (`target_prefix`). `alone` writes a
+    query without demonstrations, where that has another form; its delimiter is the same.
     """
 
     input_prefix: str = ""
@@ -51,6 +52,11 @@ class Template:
     target_prefix: str = ""
     delimiter: str = "\n"
     instruction_delimiter: str = "\n"
+    alone: "Template | None" = None
+
+    def after(self, demonstrations: int) -> "Template":
+        """How a query is written after so many demonstrations."""
+        return self if demonstrations or self.alone is None else self.alone
 
     def context(self, example: Example) -> str:
         """The text of the input up to where the answer begins."""

@@ -20,8 +20,13 @@ Reader = Callable[[Row], Iterator[Example]]
 
 _QUESTION = Template(input_prefix="Q: ", separator="\n\nA:", target_prefix=" ", delimiter="\n\n")
 _WHOLE = Template(separator="", target_prefix=" ", delimiter="\n\n")
-_EQUALS = Template(separator=" =", target_prefix=" ", delimiter="\n")
-_BLANK = Template(separator=" ____. ->", target_prefix=" ", delimiter="\n\n")
+_BLANK = Template(
+    separator=" ____. ->",
+    target_prefix=" ",
+    delimiter="\n\n",
+    instruction_delimiter="\n\n",
+    alone=Template(separator="", target_prefix=" ", delimiter="\n\n"),
+)
 _WSC = (
     "Final Exam with Answer Key\nInstructions: Please carefully read the following passages. For each "
     "passage, you must identify which noun the pronoun marked in *bold* refers to.\n====="
@@ -247,6 +252,13 @@ def _single(labels: Sequence[str], form: str, row: Row) -> Iterator[Example]:
         yield from _choose(form.format(row["sentence"].strip()), labels, row["label"], row["sentence"])
 
 
+def _equals(language: str) -> Template:
+    """Both sentences with "=" between; a sentence alone is asked for in words."""
+    asked = f"Q: What is the {language} translation of "
+    alone = Template(input_prefix=asked, separator=" A:", target_prefix=" ", delimiter="\n")
+    return Template(separator=" =", target_prefix=" ", delimiter="\n", alone=alone)
+
+
 def _translation(source: str, target: str, row: Row) -> Iterator[Example]:
     yield from _example(row[source], row[target])
 
@@ -294,7 +306,9 @@ TFDS_TASKS: dict[str, Reading] = {
     "race_middle": Reading(
         "race/middle", _race, test="test", option_rule="unconditional", answer_context="A:"
     ),
-    "lambada": Reading("lambada", _lambada, _BLANK, train="test", test="test"),  # "train" is whole novels
+    "lambada": Reading(  # its training split is whole novels
+        "lambada", _lambada, _BLANK, train="test", test="test", instruction="Fill in blank:"
+    ),
     "hellaswag": Reading("hellaswag", _hellaswag),
     "story_cloze": Reading("story_cloze/2016", _story_cloze, train="validation", test="test"),
     "piqa": Reading("piqa", _piqa),
@@ -356,10 +370,14 @@ TFDS_TASKS: dict[str, Reading] = {
     "glue_rte": Reading("glue/rte", _pairs("sentence1", "sentence2", ("True", "False"), _ENTAILMENT)),
     "glue_wnli": Reading("glue/wnli", _pairs("sentence1", "sentence2", ("False", "True"), _ENTAILMENT)),
 }
+_LANGUAGES = {"en": "English", "fr": "French", "de": "German", "ro": "Romanian"}
 _TRANSLATIONS = (("wmt14_translate", "fr"), ("wmt16_translate", "de"), ("wmt16_translate", "ro"))
 TFDS_TASKS |= {
     f"{builder.removesuffix('_translate')}_{source}_{target}": Reading(
-        f"{builder}/{language}-en", functools.partial(_translation, source, target), _EQUALS, test="test"
+        f"{builder}/{language}-en",
+        functools.partial(_translation, source, target),
+        _equals(_LANGUAGES[target]),
+        test="test",
     )
     for builder, language in _TRANSLATIONS
     for source, target in ((language, "en"), ("en", language))

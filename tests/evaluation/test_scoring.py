@@ -26,7 +26,7 @@ from icl.evaluation.scoring import (
     stop_ids,
 )
 from icl.model import ModelConfig
-from icl.tasks import Example
+from icl.tasks import Example, Template
 from tests.evaluation.test_prompts import MergingTokenizer
 from tests.evaluation.toy import ToyTask, pairs, trial
 
@@ -169,6 +169,17 @@ def test_shorter_prompts_are_read_from_smaller_caches(name: str, monkeypatch: py
             likelihoods, greedy = alone(name, one, BYTES, k)
             np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
             assert up_to_stop(by_k[k].generated, one.budget) == greedy
+
+
+def test_a_query_without_demonstrations_may_be_written_otherwise(name: str = "rotary") -> None:
+    template = Template(alone=Template(input_prefix="Q ", separator="?", target_prefix=" "))
+    asked = trial(ToyTask(pairs(9), template=template), pairs(2), Example("w7", "t7"))
+    assert asked.prompt(0) == "Q w7?" and asked.prompt(1) == "w0>t0\nw7>"
+    (by_k,) = ask(name, [make_request(asked, BYTES, (0, 1, 2))])
+    for k in by_k:
+        likelihoods, greedy = alone(name, asked, BYTES, k)
+        np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
+        assert up_to_stop(by_k[k].generated, asked.budget) == greedy
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -307,6 +307,18 @@ def test_turns_share_the_passage_as_their_key() -> None:
     assert second.input == "Tom has a dog.\n\nQ: Who has it?\n\nA: Tom\n\nQ: What?\n\nA:"
 
 
+def test_without_demonstrations_lambada_goes_on_and_translation_asks_in_words() -> None:
+    for name, expected in (
+        ("lambada", "She took the dog home"),
+        ("wmt16_de_en", "Q: What is the English translation of Es regnet. A: It rains."),
+        ("wmt14_en_fr", "Q: What is the French translation of It rains. A: Il pleut."),
+    ):
+        template = TFDS_TASKS[name].template.after(0)
+        (example,) = TFDS_TASKS[name].read(ROWS[name][0])
+        assert template.context(example) + template.completion(example) == expected
+        assert TFDS_TASKS[name].template.after(1) == TFDS_TASKS[name].template
+
+
 def test_rows_without_a_label_give_no_example() -> None:
     assert not list(TFDS_TASKS["piqa"].read({**ROWS["piqa"][0], "label": -1}))
     assert not list(TFDS_TASKS["natural_questions"].read({"question": "q", "answer": []}))
