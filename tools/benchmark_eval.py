@@ -23,7 +23,7 @@ import numpy as np
 from icl import host_memory, model
 from icl.data.keys import generator
 from icl.data.tokenizer import ByteTokenizer
-from icl.evaluation.config import EvalConfig
+from icl.evaluation.config import Demonstrations, EvalConfig
 from icl.evaluation.plan import Trial, make_plan
 from icl.evaluation.scoring import Request, Scorer, choose_shapes, make_request, smallest_holding
 from icl.model import ModelConfig
@@ -51,12 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=32)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--fixed", action="store_true", help="one set of demonstrations for all queries")
     parser.add_argument("--ks", default="0,1,2,4,8,16,32", help="numbers of demonstrations")
     parser.add_argument("--rounds", type=int, default=3, help="the fastest counts")
     settings = parser.parse_args(arguments)
     host_memory.keep_freed_memory()
     ks = tuple(int(k) for k in settings.ks.split(","))
-    trials = make_trials(settings.queries, ks)
+    trials = make_trials(settings.queries, ks, "fixed" if settings.fixed else "per_query")
     longest = max(len(option.full) for trial in trials for option in trial.options(TOKENIZER, ks[-1]))
     config = ModelConfig(
         vocab_size=TOKENIZER.vocab_size,
@@ -79,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if apart < 1e-2 else 1
 
 
-def make_trials(queries: int, ks: Sequence[int]) -> list[Trial]:
-    """Questions of some 60 letters with four options of some 12, and demonstrations drawn for each."""
+def make_trials(queries: int, ks: Sequence[int], demonstrations: Demonstrations) -> list[Trial]:
+    """Questions of some 60 letters with four options of some 12."""
     rng = generator("benchmark of evaluation")
 
     def text(least: int, most: int) -> str:
@@ -98,7 +99,9 @@ def make_trials(queries: int, ks: Sequence[int]) -> list[Trial]:
         where="the benchmark",
         tested=pool[:queries],
     )
-    config = EvalConfig(ks=tuple(ks), seeds=1, queries=queries, instruction=(False,))
+    config = EvalConfig(
+        ks=tuple(ks), seeds=1, queries=queries, instruction=(False,), demonstrations=demonstrations
+    )
     return list(make_plan(config, {"four": (task,)}, TOKENIZER, 2**20).trials["four_options"])
 
 
@@ -121,10 +124,10 @@ def shared_prefix(config: ModelConfig, params: Any, requests: Sequence[Request])
     for shape in shapes:
         held = [n for n, request in enumerate(requests) if smallest_holding(shapes, request) == shape]
         answers = scorer.answers([requests[n] for n in held], shape, (TOKENIZER.start_id,))
-        for n, by_k in zip(held, answers, strict=True):
+        for number, by_k in answers:
             for k, answer in by_k.items():
                 for option, scored in enumerate(answer.options):
-                    found[n, k, option] = float(scored.log_likelihoods.sum())
+                    found[held[number], k, option] = float(scored.log_likelihoods.sum())
     return found
 
 
@@ -188,7 +191,9 @@ def _report(
     theirs: float,
     apart: float,
 ) -> None:
-    spans = [(0, len(request.prefix)) for request in requests]
+    prefixes = [request.prefix for request in requests]
+    distinct = [prefix for i, prefix in enumerate(prefixes) if prefix not in prefixes[:i]]
+    spans = [(0, len(prefix)) for prefix in distinct]
     for request in requests:
         for branch in request.branches:
             spans.append((branch.cut, len(branch.tokens)))

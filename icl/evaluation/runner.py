@@ -272,8 +272,8 @@ def _records(
     answers: dict[int, dict[int, Answer]] = {}
     for shape, indices in by_shape.items():
         asked = scorer.answers([requests[index] for index in indices], shape, stops)
-        for index, answer in zip(indices, asked, strict=True):
-            answers[index] = answer
+        for number, answer in asked:
+            answers[indices[number]] = answer
             progress.update()
     for index, trial in enumerate(trials):
         for k in config.ks:

@@ -36,6 +36,8 @@ _SMALL = 512
 """A cache of so many positions is not made smaller."""
 _SHRINKS = 0.7
 """Branches get a smaller cache where they need this part of the larger one, or less."""
+_FEWEST_SHARED = 4
+"""So many trials with one prefix, or more, are read together; fewer would leave rows of a batch empty."""
 _MAX_POSITIONS = 2**16
 """Positions of the caches of a batch, at most; fewer trials are read together where they are longer."""
 
@@ -199,8 +201,11 @@ class Scorer:
 
     def answers(
         self, requests: Sequence[Request], shape: Shape, stops: tuple[int, ...]
-    ) -> Iterator[dict[int, Answer]]:
-        """Answers by effective K, in the order of the requests; they do not depend on rows or shape.
+    ) -> Iterator[tuple[int, dict[int, Answer]]]:
+        """Answers by effective K, each with the number of its request; they do not depend on rows or shape.
+
+        Requests with the same prefix, as those of a fixed set of demonstrations, are read together from one
+        prefill, so answers come in another order than the requests.
 
         Args:
           requests: What to ask; each fits into `shape`.
@@ -210,16 +215,32 @@ class Scorer:
         config = self._config
         groups = shape.groups(config.max_length if config.positions == "learned" else None)
         rows = max(1, min(self._rows, _MAX_POSITIONS // groups[0][1], 1 << (len(requests) - 1).bit_length()))
-        pending: tuple[Sequence[Request], _Batch, Any] | None = None
-        for chunk in (requests[i : i + rows] for i in range(0, len(requests), rows)):
+        pending: tuple[Sequence[int], Sequence[Request], _Batch, Any] | None = None
+        for numbers, is_shared in _chunks(requests, rows):
+            chunk = [requests[number] for number in numbers]
             batch = _pack(chunk, shape, groups, rows, self._pad_id)
             # Dispatched before the answers to the batch before are read, which the device need not wait for.
-            outputs = _read(config, groups, shape.new_tokens, stops, self._params, batch)
+            outputs = _read(config, groups, shape.new_tokens, stops, is_shared, self._params, batch)
             if pending:
-                yield from _unpack(*pending)
-            pending = chunk, batch, outputs
+                yield from zip(pending[0], _unpack(*pending[1:]), strict=True)
+            pending = numbers, chunk, batch, outputs
         if pending:
-            yield from _unpack(*pending)
+            yield from zip(pending[0], _unpack(*pending[1:]), strict=True)
+
+
+def _chunks(requests: Sequence[Request], rows: int) -> Iterator[tuple[list[int], bool]]:
+    """Numbers of requests to read together, and whether all of them have one prefix."""
+    by_prefix: dict[tuple[int, ...], list[int]] = {}
+    for number, request in enumerate(requests):
+        by_prefix.setdefault(tuple(request.prefix), []).append(number)
+    others = []
+    for numbers in by_prefix.values():
+        if len(numbers) < min(rows, _FEWEST_SHARED):
+            others += numbers
+        else:
+            yield from ((numbers[i : i + rows], True) for i in range(0, len(numbers), rows))
+    others.sort()
+    yield from ((others[i : i + rows], False) for i in range(0, len(others), rows))
 
 
 class _Batch(NamedTuple):
@@ -285,18 +306,22 @@ class _Outputs(NamedTuple):
     generated_KBN: Any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _read(
     config: ModelConfig,
     groups: tuple[tuple[int, int], ...],
     new_tokens: int,
     stops: tuple[int, ...],
+    is_shared: bool,
     params: Any,
     batch: _Batch,
 ) -> _Outputs:
     rows = batch.prefix_BP.shape[0]
-    cache = model.init_cache(config, rows, groups[0][1])
-    cache = model.prefill(config, params, cache, batch.prefix_BP, batch.prefix_lengths_B)
+    first = slice(0, 1 if is_shared else rows)
+    cache = model.init_cache(config, first.stop, groups[0][1])
+    cache = model.prefill(config, params, cache, batch.prefix_BP[first], batch.prefix_lengths_B[first])
+    if is_shared:
+        cache = jax.tree.map(lambda array: jnp.repeat(array, rows, axis=0), cache)
 
     def branch(cache: model.Cache, xs: _Branches) -> tuple[model.Cache, _Outputs]:
         cache = cache.replace(lengths_B=xs.cuts_KB)
@@ -319,12 +344,12 @@ def _read(
         log_likelihoods_BU = chosen_BU - jax.nn.logsumexp(logits_BUV, axis=2)
         return cache, (log_likelihoods_BU, jnp.argmax(logits_BUV, axis=2).astype(jnp.int32))
 
-    outputs, first = [], 0
+    outputs, done = [], 0
     for number, capacity in groups:
-        own = jax.tree.map(lambda array, at=slice(first, first + number): array[at], batch.branches)
+        own = jax.tree.map(lambda array, at=slice(done, done + number): array[at], batch.branches)
         cache, output = jax.lax.scan(branch, model.crop(cache, capacity), own)
         outputs.append(output)
-        first += number
+        done += number
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *outputs)
 
 

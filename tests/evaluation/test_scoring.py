@@ -19,6 +19,7 @@ from icl.evaluation.scoring import (
     Request,
     Scorer,
     Shape,
+    _chunks,
     answer_text,
     choose_shapes,
     make_request,
@@ -79,7 +80,8 @@ def alone(name: str, asked: Trial, tokenizer: Tokenizer, k: int) -> tuple[np.nda
 def ask(
     name: str, requests: list[Request], rows: int = ROWS, shape: Shape = SHAPE
 ) -> list[dict[int, Answer]]:
-    return list(Scorer(MODELS[name], params(name), rows, BYTES.pad_id).answers(requests, shape, STOPS))
+    found = dict(Scorer(MODELS[name], params(name), rows, BYTES.pad_id).answers(requests, shape, STOPS))
+    return [found[number] for number in range(len(requests))]
 
 
 def trials(length: int = LENGTH) -> list[Trial]:
@@ -154,6 +156,24 @@ def test_options_share_the_prompt(name: str = "rotary") -> None:
     request = make_request(asked, BYTES, (4,))
     (branch,) = request.branches
     assert [len(option.tokens) - option.cut for option in branch.options] == [1 + len(choices[0])] * 4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fixed_set_is_read_once_for_all_its_queries(name: str) -> None:
+    """Two sets of demonstrations, in turn, with five queries each, and one that only two queries share."""
+    sets = (pairs(4), pairs(4)[::-1], pairs(2))
+    asked = [
+        trial(ToyTask(pairs(9)), sets[number % 2 if number < 10 else 2], Example(f"q{number}", "t"))
+        for number in range(12)
+    ]
+    requests = [make_request(one, BYTES, KS) for one in asked]
+    assert [len(chunk) for chunk, shared in _chunks(requests, 4) if shared] == [4, 1, 4, 1]
+    assert [chunk for chunk, shared in _chunks(requests, 4) if not shared] == [[10, 11]]
+    for one, by_k in zip(asked, ask(name, requests), strict=True):
+        for k in by_k:
+            likelihoods, greedy = alone(name, one, BYTES, k)
+            np.testing.assert_allclose(by_k[k].options[0].log_likelihoods, likelihoods, atol=1e-4)
+            assert up_to_stop(by_k[k].generated, one.budget) == greedy
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
+from icl.evaluation.config import EvalConfig
+from icl.evaluation.plan import make_plan
+from icl.evaluation.scoring import make_request
 from icl.tasks import TfdsTasks, tfds_source
 from icl.tasks.tfds_readers import TFDS_TASKS, plain
+
+BYTES = ByteTokenizer()
 
 # A row of every data set in the form in which TFDS prepares it, and what the first example must look like.
 _SQUAD = {
@@ -297,8 +303,12 @@ def test_mock_data_of_the_real_builder_makes_a_task(name: str, monkeypatch: pyte
             for cached in (tfds_source.open_builder, tfds_source.data_source):
                 cached.cache_clear()
     assert task.name == name
-    query = next(iter(task.queries("held_out")))
-    assert query.example.target
+    # Its prompts can be asked, with and without demonstrations.
+    plan = make_plan(EvalConfig(ks=(0, 1), seeds=1, queries=2), {"tfds": (task,)}, BYTES, 10**6)
+    for trial in plan.trials[name]:
+        request = make_request(trial, BYTES, (0, 1))
+        assert request.asked.keys() >= {0, 1}
+        assert len(request.branches[0].options) == max(1, len(trial.query.example.choices))
 
 
 def test_turns_share_the_passage_as_their_key() -> None:
