@@ -70,7 +70,7 @@ def batches(
     host: slice | None = None,
     num_threads: int = 1,
     num_workers: int = 0,
-    prefetch: int = 4,
+    prefetch: int = 16,
 ) -> Generator[Batch, None, None]:
     """Batches [rows of the host, row_length] from step `start_step` on; close it when done.
 

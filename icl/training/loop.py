@@ -134,8 +134,8 @@ class _Loop:
             log.add(step, metrics)
             if step < last:
                 batch = next(batches)
-                # The step before was dispatched: where it is done by now, its successor waited for data.
-                log.add_wait(metrics.loss.is_ready())
+                # The step before was dispatched: where it was done before the rows came, the next one waited.
+                log.add_wait(self._setup.seconds_to_read > _AT_ONCE and metrics.loss.is_ready())
             stop = self._termination.requested(step)
             if self._train.eval_every and (step % self._train.eval_every == 0 or step == last):
                 log.finish(curve=self._curve(state.params))
@@ -157,6 +157,10 @@ class _Loop:
             excluded=self._setup.excluded(jax.device_get(state.excluded_C)),
         )
         self._checkpoints.save(step, state, description)
+
+
+_AT_ONCE = 1e-3
+"""Seconds in which rows that were made ahead are there."""
 
 
 class _Log:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class Setup:
     def __init__(self, run: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
         """Raises InputError where settings do not fit each other, the files or the devices (default: all)."""
         self.run = run
+        self.seconds_to_read = 0.0
         self.tokenizer: Tokenizer = load_tokenizer(run.data.tokenizer)
         self.tasks: Mapping[str, tuple[Task, ...]] = build_tasks(run.families)
         self.rows = Rows(run.data, self.tasks, self.tokenizer)
@@ -88,7 +90,10 @@ class Setup:
         return jitted.lower(state, batch).compile()
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        """Batches on the devices, from a step on; close it when done."""
+        """Batches on the devices, from a step on; close it when done.
+
+        `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
+        """
         host = host_rows(self.partitioner.batch_sharding, self.run.batch_rows)
         size, train = self.run.batch_rows, self.run.train
         local = batches(
@@ -100,7 +105,12 @@ class Setup:
             num_workers=train.read_workers,
         )
         with contextlib.closing(local):
-            for batch in local:
+            while True:
+                began = time.monotonic()
+                batch = next(local, None)
+                self.seconds_to_read = time.monotonic() - began
+                if batch is None:
+                    return
                 yield self.place(batch, size, host.start)
 
     def place(self, batch: Batch, num_rows: int, first: int = 0) -> Batch:
