@@ -214,7 +214,9 @@ class Scorer:
         """
         config = self._config
         groups = shape.groups(config.max_length if config.positions == "learned" else None)
-        rows = max(1, min(self._rows, _MAX_POSITIONS // groups[0][1], 1 << (len(requests) - 1).bit_length()))
+        rows = max(1, min(self._rows, _MAX_POSITIONS // groups[0][1]))
+        while rows // 4 >= len(requests):  # by quarters, as each number of rows is compiled
+            rows //= 4
         pending: tuple[Sequence[int], Sequence[Request], _Batch, Any] | None = None
         for numbers, is_shared in _chunks(requests, rows):
             chunk = [requests[number] for number in numbers]
