@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from icl.tasks.task import AnswerRule, OptionRule
+from icl.tasks.task import AnswerRule
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -41,17 +41,20 @@ def _f1(said: Sequence[str], right: Sequence[str]) -> float:
 
 
 def option_scores(
-    texts: Sequence[str],
+    options: Sequence[str],
     tokens: Sequence[int],
     log_likelihoods: Sequence[float],
     unconditional: Sequence[float] = (),
-) -> Mapping[OptionRule, list[float]]:
-    """What each rule makes of the options of a query; the highest wins, of equal ones the first.
+    ending: str = "",
+) -> Mapping[str, list[float]]:
+    """What each rule (`OptionRule`) makes of a query's options; the highest wins, of equal ones the first.
 
-    "sum" is the log-likelihood in nats; "token", "char" and "byte" divide it by the option's length;
-    "unconditional" subtracts that after the answer context alone (GPT-3 paper, section 2.4).
+    "sum" is the log-likelihood in nats; "token", "char" and "byte" divide it by the option's length, or by
+    that of the `ending` that alone is scored; "unconditional" subtracts that after the answer context alone
+    (GPT-3 paper, section 2.4).
     """
-    found: dict[OptionRule, list[float]] = {
+    texts = [ending or option for option in options]
+    found = {
         "sum": list(log_likelihoods),
         "token": [score / number for score, number in zip(log_likelihoods, tokens, strict=True)],
         "char": [score / len(text) for score, text in zip(log_likelihoods, texts, strict=True)],

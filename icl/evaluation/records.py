@@ -15,7 +15,7 @@ from typing import Any
 from icl.errors import InputError
 from icl.evaluation.config import Demonstrations
 from icl.evaluation.metrics import option_scores
-from icl.tasks.task import OptionRule, Split
+from icl.tasks.task import Split
 
 DIGITS = 6
 """Decimals of every number in a record or a result."""
@@ -74,13 +74,14 @@ class Record:
     unconditional_log_likelihoods: tuple[float, ...] = ()
     prompt: str | None = None
 
-    def option_scores(self) -> Mapping[OptionRule, list[float]]:
+    def option_scores(self) -> Mapping[str, list[float]]:
         """What each rule makes of the options."""
         return option_scores(
-            [self.ending] * len(self.options) if self.ending else self.options,
+            self.options,
             self.option_tokens,
             self.option_log_likelihoods,
             self.unconditional_log_likelihoods,
+            self.ending,
         )
 
 

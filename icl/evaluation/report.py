@@ -268,7 +268,7 @@ def _options(record: Record) -> str:
     if not record.options:
         return ""
     rule = record.scoring.partition(":")[2]
-    scores = next(values for name, values in record.option_scores().items() if name == rule)
+    scores = record.option_scores()[rule]
     ranked = sorted(zip(scores, record.options, strict=True), key=lambda pair: -pair[0])
     rows = [[escape(text), f"{score:.3f}"] for score, text in ranked]
     return f"<details><summary>options</summary>{_table(['option', escape(rule)], rows)}</details>"

@@ -228,8 +228,7 @@ def _results(
         for condition, cell in by_condition.items():
             rows.append(_row(source, task, condition, cell, config))
             if condition.part == "all":
-                of_answer = METRICS.get(condition.metric) == "answer" and condition.scoring in answered
-                several = of_answer and len(answered) > 1
+                several = METRICS.get(condition.metric) == "answer" and len(answered) > 1
                 key = dataclasses.replace(condition, scoring=SEVERAL) if several else condition
                 shared[key].append(cell)
     rows += [

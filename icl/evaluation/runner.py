@@ -336,8 +336,7 @@ def _options(trial: Trial, answer: Answer) -> dict[str, Any]:
         for scored in (answer.options, answer.unconditional)
     )
     lengths = tuple(len(each.tokens) for each in answer.options)
-    compared = [example.ending] * len(lengths) if example.ending else example.choices
-    scores = option_scores(compared, lengths, likelihoods, unconditional)
+    scores = option_scores(example.choices, lengths, likelihoods, unconditional, example.ending)
     return {
         "options": example.choices,
         "ending": example.ending,

@@ -265,11 +265,10 @@ def _translation(source: str, target: str, row: Row) -> Iterator[Example]:
 
 def _gsm8k(reasoned: bool, row: Row) -> Iterator[Example]:
     """The last number, or the solution that leads to it."""
-    solution, mark, number = row["answer"].partition("####")
+    _, mark, number = row["answer"].partition("####")
     if mark:
         answer = row["answer"] if reasoned else number
         yield from _example(f"Question: {row['question']}\nAnswer:", answer, row["question"])
-    del solution
 
 
 def _pairs(first: str, second: str, labels: Sequence[str], form: str) -> Reader:
