@@ -28,8 +28,8 @@ from icl import model
 from icl.data.batch import Batch
 from icl.errors import InputError
 from icl.model import ModelConfig
+from icl.parallel.speed import measure_matmul_flops
 from icl.training.optimizer import OptimizerConfig, make_optimizer
-from icl.training.speed import measure_matmul_flops
 from icl.training.step import TrainState, make_train_step
 
 

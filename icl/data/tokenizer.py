@@ -28,6 +28,8 @@ class Tokenizer(Protocol):
     start_id: int
     pad_id: int
 
+    def __hash__(self) -> int: ...
+
     @property
     def fingerprint(self) -> str:
         """Names the tokenizer by its content."""
@@ -39,6 +41,13 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; special tokens have none, and broken UTF-8 gives U+FFFD."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token adds to the UTF-8 of a text; nothing where it is special.
+
+        Those of a text's tokens, joined, are its UTF-8, in SentencePiece with U+2581 and U+E000 escaped.
+        """
         ...
 
     def to_json(self) -> dict[str, str]:
@@ -66,6 +75,9 @@ class ByteTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i for i in ids if 0 <= i < 256).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if 0 <= token_id < 256 else b""
 
     def to_json(self) -> dict[str, str]:
         return {"kind": self.kind}
@@ -122,6 +134,17 @@ class SentencePieceTokenizer:
         if _ESCAPE in text:
             text = text.replace(f"{_ESCAPE}1", _SPACE_MARK).replace(f"{_ESCAPE}0", _ESCAPE)
         return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        processor = self._processor
+        if token_id in (self.start_id, self.pad_id) or processor.IsControl(token_id):
+            return b""
+        piece: str = processor.IdToPiece(token_id)
+        if processor.IsByte(token_id):  # written as <0x0A>
+            return bytes([int(piece[3:-1], 16)])
+        if processor.IsUnknown(token_id):  # decoded as a mark that stands for no text in particular
+            piece = processor.DecodeIds([token_id])
+        return piece.replace(_SPACE_MARK, " ").encode()
 
     def to_json(self) -> dict[str, str]:
         return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}

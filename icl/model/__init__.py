@@ -1,8 +1,8 @@
 """The transformer as pure functions of (config, parameters, tokens)."""
 
-from icl.model.cache import Cache, crop, extend, extend_to_last, init_cache, prefill
+from icl.model.cache import Cache, crop, extend, extend_to_last, init_cache, prefill, share
 from icl.model.config import ModelConfig
-from icl.model.decoding import greedy
+from icl.model.decoding import Hypotheses, beam_search, greedy, sample
 from icl.model.transformer import (
     abstract_params,
     check_mesh,
@@ -19,8 +19,10 @@ from icl.model.transformer import (
 
 __all__ = [
     "Cache",
+    "Hypotheses",
     "ModelConfig",
     "abstract_params",
+    "beam_search",
     "check_mesh",
     "crop",
     "extend",
@@ -36,5 +38,7 @@ __all__ = [
     "num_non_embedding_params",
     "num_params",
     "prefill",
+    "sample",
+    "share",
     "unembed",
 ]

@@ -78,6 +78,61 @@ def attend(
     return _softmax_attention(q_BTHK, k_BGSK, v_BGSK, visible(queries, keys, band))
 
 
+def attend_beyond(
+    q_BTHK: jax.Array,
+    shared_k_GPK: jax.Array,
+    shared_v_GPK: jax.Array,
+    k_BGSK: jax.Array,
+    v_BGSK: jax.Array,
+    *,
+    queries: Span,
+    shared_keys: Span,
+    keys: Span,
+    band: int | None = None,
+) -> jax.Array:
+    """As `attend`, of rows that begin with the same keys: those stand once, and are one matmul for all rows.
+
+    Args:
+        q_BTHK: queries [batch, length, heads, head size].
+        shared_k_GPK: keys [kv heads, shared length, head size] that the rows begin with.
+        shared_v_GPK: values, as the shared keys.
+        k_BGSK: each row's own keys, [batch, kv heads, key length, head size].
+        v_BGSK: values, as the own keys.
+        queries: segments and positions of the queries.
+        shared_keys: segments and positions of the shared keys in each row.
+        keys: segments and positions of the own keys.
+        band: as of `attend`.
+
+    Returns:
+        [batch, length, heads, head size] in the dtype of the queries.
+    """
+    batch, length, heads, size = q_BTHK.shape
+    kv_heads, shared_length = shared_k_GPK.shape[:2]
+    repeats = heads // kv_heads
+    q_BGRTK = q_BTHK.reshape(batch, length, kv_heads, repeats, size).transpose(0, 2, 3, 1, 4) * size**-0.5
+    # All rows, heads of a group and positions one after the other: a plain matmul for each group.
+    q_GNK = q_BGRTK.transpose(1, 0, 2, 3, 4).reshape(kv_heads, batch * repeats * length, size)
+    scores_GNP = jnp.einsum("gnk,gpk->gnp", q_GNK, shared_k_GPK, preferred_element_type=jnp.float32)
+    seen_BTP, seen_BTS = visible(queries, shared_keys, band), visible(queries, keys, band)
+    scores_P = jnp.where(
+        seen_BTP[None, :, None],
+        scores_GNP.reshape(kv_heads, batch, repeats, length, shared_length),
+        MASKED,
+    )
+    scores_S = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK, preferred_element_type=jnp.float32)
+    scores_S = jnp.where(seen_BTS[:, None, None], scores_S, MASKED).transpose(1, 0, 2, 3, 4)
+    highest = jnp.maximum(scores_P.max(axis=-1, keepdims=True), scores_S.max(axis=-1, keepdims=True))
+    weights_P, weights_S = jnp.exp(scores_P - highest), jnp.exp(scores_S - highest)
+    total = weights_P.sum(axis=-1, keepdims=True) + weights_S.sum(axis=-1, keepdims=True)
+    flat_GNP = weights_P.astype(shared_v_GPK.dtype).reshape(kv_heads, -1, shared_length)
+    o_GBRTK = jnp.einsum("gnp,gpk->gnk", flat_GNP, shared_v_GPK).reshape(
+        kv_heads, batch, repeats, length, size
+    )
+    o_GBRTK = o_GBRTK + jnp.einsum("gbrts,bgsk->gbrtk", weights_S.astype(v_BGSK.dtype), v_BGSK)
+    o_GBRTK = (o_GBRTK / total).astype(q_BTHK.dtype)
+    return o_GBRTK.transpose(1, 3, 0, 2, 4).reshape(batch, length, heads, size)
+
+
 def _cut(span: Span, start: int, end: int) -> Span:
     return Span(span.segments_BT[:, start:end], span.positions_BT[:, start:end])
 

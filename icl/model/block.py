@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from icl.model.attention import Implementation, Span, attend
+from icl.model.attention import Implementation, Span, attend, attend_beyond
 from icl.model.config import ModelConfig
 from icl.model.layers import (
     MLP,
@@ -46,6 +46,8 @@ class Context(NamedTuple):
 
     `at_BA` is for the last block alone: the positions whose output is wanted. Keys and values come from all.
     Without a cache, or with an empty one, `offset_B` is None: the i-th key stands where the i-th query does.
+    `shared` is what the layer keeps of a beginning that all rows have in common, and `shared_keys` says with
+    which of its positions each row begins (segment 1).
     """
 
     queries: Span
@@ -53,6 +55,8 @@ class Context(NamedTuple):
     angles: Angles | None
     offset_B: jax.Array | None
     at_BA: jax.Array | None = None
+    shared: LayerCache | None = None
+    shared_keys: Span | None = None
 
 
 class Attention(nn.Module):
@@ -89,16 +93,30 @@ class Attention(nn.Module):
         if context.at_BA is not None:
             q = take(q, context.at_BA)
             queries = Span(*(take(x_BT, context.at_BA) for x_BT in queries))
-        o_BTHK = attend(
-            q,
-            k,
-            v,
-            queries=queries,
-            keys=context.keys,
-            band=config.band_width if self.banded else None,
-            implementation=attention_of(config, self.partitioner),
-            aligned=context.offset_B is None and context.at_BA is None,
-        )
+        band = config.band_width if self.banded else None
+        if context.shared is not None and context.shared_keys is not None:
+            o_BTHK = attend_beyond(
+                q,
+                context.shared.k_BGSK[0],
+                context.shared.v_BGSK[0],
+                k,
+                v,
+                queries=queries,
+                shared_keys=context.shared_keys,
+                keys=context.keys,
+                band=band,
+            )
+        else:
+            o_BTHK = attend(
+                q,
+                k,
+                v,
+                queries=queries,
+                keys=context.keys,
+                band=band,
+                implementation=attention_of(config, self.partitioner),
+                aligned=context.offset_B is None and context.at_BA is None,
+            )
         o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
         out = Projection(
             config,
@@ -137,6 +155,11 @@ class Attention(nn.Module):
             cache = cache._replace(inputs_BSE=inputs)
             if context.offset_B is not None:
                 past = last(inputs, context.offset_B, conv - 1)
+                if context.shared is not None and context.shared_keys is not None:
+                    starts_B = context.shared_keys.segments_BT.sum(axis=1)
+                    before = last(context.shared.inputs_BSE, starts_B + context.offset_B, conv - 1)
+                    is_own_BW = context.offset_B[:, None] > jnp.arange(conv - 1, 0, -1)[None] - 1
+                    past = jnp.where(is_own_BW[..., None], past, before)
                 pasts = [past] if len(parts) == 1 else list(jnp.split(past, ends, axis=-1))
         mixed = [
             raw
@@ -232,7 +255,11 @@ def append(old: jax.Array, new: jax.Array, offset_B: jax.Array | None, axis: int
 
 
 def last(inputs_BSE: jax.Array, offset_B: jax.Array, count: int) -> jax.Array:
-    """The `count` inputs before each row's offset, [batch, count, width]; zeros before the start."""
+    """The `count` inputs before each row's offset, [batch, count, width]; zeros before the start.
+
+    Of a single row of inputs where all rows have the same.
+    """
+    inputs_BSE = jnp.broadcast_to(inputs_BSE, (len(offset_B), *inputs_BSE.shape[1:]))
     index_BW = offset_B[:, None] - count + jnp.arange(count)[None]
     taken = jnp.take_along_axis(inputs_BSE, jnp.maximum(index_BW, 0)[..., None], axis=1)
     return jnp.where((index_BW >= 0)[..., None], taken, 0)

@@ -21,39 +21,87 @@ from icl.parallel import Partitioner
 class Cache(flax.struct.PyTreeNode):
     """The past of a batch of rows.
 
-    `layers`: what each layer keeps. `lengths_B`: how many positions of each row count.
+    `layers`: what each layer keeps. `lengths_B`: how many positions of each row count. `shared`: what each
+    layer keeps of a beginning that all rows have in common, a single row; none where each row has its own. Of
+    it the first `starts_B` positions of each row count, and what the row keeps itself begins there.
     """
 
     layers: tuple[LayerCache, ...]
     lengths_B: jax.Array
+    starts_B: jax.Array
+    shared: tuple[LayerCache, ...] = ()
 
     @property
     def capacity(self) -> int:
-        """Positions there is room for."""
+        """Positions of its own that each row has room for."""
         return self.layers[0].k_BGSK.shape[2]
+
+    @property
+    def offsets_B(self) -> jax.Array:
+        """Where the next position of each row stands in the buffers."""
+        return self.lengths_B - self.starts_B
+
+    def cut(self, starts_B: jax.Array) -> "Cache":
+        """Rows that go on from their first positions of what is shared, with nothing of their own."""
+        return self.replace(lengths_B=starts_B, starts_B=starts_B)
+
+    def repeat(self, times: int) -> "Cache":
+        """Each row so many times, one after the other; what is shared stays one."""
+        layers, lengths_B, starts_B = jax.tree.map(
+            lambda array: jnp.repeat(array, times, axis=0), (self.layers, self.lengths_B, self.starts_B)
+        )
+        return Cache(layers, lengths_B, starts_B, self.shared)
 
 
 def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     """An empty cache; `capacity` covers all that will be appended, padding of the chunks included."""
     if config.positions == "learned" and capacity > config.max_length:
         raise InputError(f"a cache of {capacity} positions: the model was made for {config.max_length}")
+    layers = _empty_layers(config, batch, capacity)
+    return Cache(layers, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, jnp.int32))
+
+
+def _empty_layers(config: ModelConfig, batch: int, capacity: int) -> tuple[LayerCache, ...]:
     dtype = jnp.dtype(config.compute_dtype)
     kv = (batch, config.kv_heads, capacity, config.size_per_head)
     width = (config.num_heads + 2 * config.kv_heads) * config.size_per_head if config.conv_width else 0
-    layers = tuple(
+    return tuple(
         LayerCache(jnp.zeros(kv, dtype), jnp.zeros(kv, dtype), jnp.zeros((batch, capacity, width), dtype))
         for _ in range(config.num_layers)
     )
-    return Cache(layers, jnp.zeros(batch, jnp.int32))
 
 
 def crop(cache: Cache, capacity: int) -> Cache:
-    """The first positions of a cache in buffers of their own; what stood behind them is gone."""
-    layers = tuple(
-        LayerCache(k[:, :, :capacity], v[:, :, :capacity], inputs[:, :capacity])
-        for k, v, inputs in cache.layers
+    """The first positions of a cache in buffers of their own; what stood behind them is gone.
+
+    Where the rows share a beginning, that is cropped, and what they have of their own is gone.
+    """
+    if cache.shared:
+        return cache.replace(shared=_first(cache.shared, capacity)).cut(jnp.zeros_like(cache.starts_B))
+    lengths_B = jnp.minimum(cache.lengths_B, capacity)
+    return Cache(_first(cache.layers, capacity), lengths_B, cache.starts_B)
+
+
+def _first(layers: tuple[LayerCache, ...], capacity: int) -> tuple[LayerCache, ...]:
+    return tuple(
+        LayerCache(k[:, :, :capacity], v[:, :, :capacity], inputs[:, :capacity]) for k, v, inputs in layers
     )
-    return Cache(layers, jnp.minimum(cache.lengths_B, capacity))
+
+
+def share(config: ModelConfig, cache: Cache, batch: int, capacity: int) -> Cache:
+    """A cache of rows that all begin as the first row of `cache` does.
+
+    Its keys and values stand once and are read once for all rows.
+
+    Args:
+        config: the model.
+        cache: the beginning, with no shared one of its own.
+        batch: number of rows.
+        capacity: positions of its own that each row has room for.
+    """
+    empty = _empty_layers(config, batch, capacity)
+    zeros_B = jnp.zeros(batch, jnp.int32)
+    return Cache(empty, zeros_B, zeros_B, jax.tree.map(lambda array: array[:1], cache.layers))
 
 
 def prefill(
@@ -121,11 +169,23 @@ def _append(
     batch, length = tokens_BT.shape
     positions_BT = cache.lengths_B[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
     queries = Span(jnp.ones_like(positions_BT), positions_BT)
-    key_positions = jnp.broadcast_to(
-        jnp.arange(cache.capacity, dtype=jnp.int32)[None], (batch, cache.capacity)
+    own_BS = cache.starts_B[:, None] + jnp.arange(cache.capacity, dtype=jnp.int32)[None]
+    keys = Span(jnp.ones_like(own_BS), own_BS)
+    context = make_context(config, queries, keys, None if empty else cache.offsets_B)
+    if cache.shared:
+        shared_BS = jnp.broadcast_to(
+            jnp.arange(cache.shared[0].k_BGSK.shape[2], dtype=jnp.int32)[None],
+            (batch, cache.shared[0].k_BGSK.shape[2]),
+        )
+        counts_BS = (shared_BS < cache.starts_B[:, None]).astype(jnp.int32)
+        context = context._replace(shared_keys=Span(counts_BS, shared_BS))
+    # Padding behind the context has no learned position; what is looked up for it is never read.
+    known_BT = positions_BT
+    if config.positions == "learned":
+        known_BT = jnp.minimum(positions_BT, config.max_length - 1)
+    x_BTD = embed(config, params, tokens_BT, known_BT, partitioner)
+    x_BTD, layers = apply_cached_layers(
+        config, params["layers"], x_BTD, context, cache.layers, partitioner, cache.shared
     )
-    keys = Span(jnp.ones_like(key_positions), key_positions)
-    context = make_context(config, queries, keys, None if empty else cache.lengths_B)
-    x_BTD = embed(config, params, tokens_BT, positions_BT, partitioner)
-    x_BTD, layers = apply_cached_layers(config, params["layers"], x_BTD, context, cache.layers, partitioner)
-    return final_norm(config, params, x_BTD), Cache(layers, cache.lengths_B + counts_B)
+    longer = cache.replace(layers=layers, lengths_B=cache.lengths_B + counts_B)
+    return final_norm(config, params, x_BTD), longer

@@ -247,6 +247,7 @@ def apply_cached_layers(
     context: Context,
     caches: Sequence[LayerCache],
     partitioner: Partitioner | None,
+    shared: Sequence[LayerCache] = (),
 ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
     """Applies the layers one by one, each to a cache of its own.
 
@@ -257,7 +258,8 @@ def apply_cached_layers(
     for i, cache in enumerate(caches):
         params = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
         block: Any = blocks[i % len(blocks)]
-        x_BTD, new_cache = block.apply({"params": params}, x_BTD, context, cache)
+        own = context._replace(shared=shared[i]) if shared else context
+        x_BTD, new_cache = block.apply({"params": params}, x_BTD, own, cache)
         updated.append(new_cache)
     return x_BTD, tuple(updated)
 

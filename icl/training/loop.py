@@ -23,12 +23,12 @@ from jax.experimental import multihost_utils
 
 from icl.data.batch import Batch
 from icl.errors import InputError
+from icl.parallel.speed import peak_flops
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
 from icl.training.description import Description
 from icl.training.metrics import MetricWriters, NoWriters, Progress
 from icl.training.setup import HeldOutCurve, Setup
-from icl.training.speed import peak_flops
 from icl.training.step import StepMetrics, TrainState
 from icl.training.workdir import (
     check_model,

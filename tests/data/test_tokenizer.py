@@ -14,6 +14,7 @@ from icl.data.tokenizer import (
     ByteTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
+    escape,
     load_tokenizer,
     tokenizer_from_json,
 )
@@ -70,6 +71,38 @@ def test_special_tokens_have_no_text(name: str) -> None:
 def test_every_id_decodes(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     assert isinstance(tokenizer.decode(range(tokenizer.vocab_size)), str)
+
+
+@every_tokenizer
+@settings(max_examples=100, deadline=None)
+@given(text=TEXT | st.text("\u2581\ue000 \n\r\t\x000a1<>/s\u00e9\U0001f600\ufeff"))
+@example("\u2581 \u2581\u2581\ue000\ue0001 \ue0000")
+@example("  two  spaces\n\n \n and <s> </s> <unk> <0x41> \x00\x7f\u2028 ")
+def test_the_bytes_of_the_tokens_are_those_of_the_text(name: str, text: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    joined = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text)))
+    assert joined == (text if name == "bytes" else escape(text)).encode()
+
+
+@every_tokenizer
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_tokens_decode_to_their_bytes(name: str, data: st.DataObject) -> None:
+    tokenizer = TOKENIZERS[name]
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12))
+    joined = b"".join(map(tokenizer.token_bytes, ids))
+    try:
+        text = joined.decode()
+    except UnicodeDecodeError:  # where a character is broken, how many U+FFFD stand for it is not settled
+        return
+    assert tokenizer.decode(ids) == text
+
+
+@every_tokenizer
+def test_special_tokens_have_no_bytes(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    assert tokenizer.token_bytes(tokenizer.start_id) == tokenizer.token_bytes(tokenizer.pad_id) == b""
+    assert sum(tokenizer.token_bytes(i) == b"\n" for i in range(tokenizer.vocab_size)) >= 1
 
 
 @every_tokenizer

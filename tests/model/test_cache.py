@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl.errors import InputError
-from icl.model import ModelConfig, extend, greedy, hidden_states, init_cache
+from icl.model import ModelConfig, extend, hidden_states, init_cache
 from tests.model.test_transformer import VARIANTS, packed, random_params, run, variant
 
 TOLERANCE = 1e-4
@@ -82,25 +82,6 @@ def test_a_branch_cut_one_position_off_is_far_from_the_truth() -> None:
     got, _ = step(config, params, wrong, suffix, np.full(1, 6))
     want = full_logits(config, params, np.concatenate([prefix[0, :11], suffix[0]]))[11:]
     assert np.abs(got[0] - want).max() > 10 * TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["gpt2", "convolution"])
-def test_greedy_decoding_takes_the_argmax_of_the_full_forward(name: str) -> None:
-    config = variant(name)
-    params = random_params(config)
-    prompt = np.random.default_rng(7).integers(0, config.vocab_size, (3, 6)).astype(np.int32)
-    out, cache = step(config, params, init_cache(config, 3, 16), prompt, np.full(3, 6))
-    decode = jax.jit(greedy, static_argnums=0, static_argnames=("max_new_tokens", "stop_ids"))
-    free = np.asarray(decode(config, params, cache, out[:, -1], max_new_tokens=8, stop_ids=(99,))[1])
-    for row in range(3):
-        whole = full_logits(config, params, np.concatenate([prompt[row], free[row]]))
-        np.testing.assert_array_equal(free[row], np.argmax(whole[5:-1], axis=-1))
-    stop = int(free[0, 2])
-    stopped = np.asarray(decode(config, params, cache, out[:, -1], max_new_tokens=8, stop_ids=(stop,))[1])
-    for row in range(3):
-        first = next((i for i, token in enumerate(free[row]) if token == stop), 8)
-        np.testing.assert_array_equal(stopped[row, :first], free[row, :first])
-        assert (stopped[row, first:] == stop).all()
 
 
 @pytest.mark.parametrize("attention", ["reference", "blocked"])
