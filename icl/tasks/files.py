@@ -18,7 +18,7 @@ from icl.tasks.pool import Distinct, PoolTask
 from icl.tasks.records import Record, read_records
 from icl.tasks.registry import register
 from icl.tasks.sources import find_files
-from icl.tasks.task import AnswerRule, Example, Template
+from icl.tasks.task import AnswerRule, CorpusMetric, Example, OptionRule, Template
 
 
 @register("files")
@@ -40,13 +40,18 @@ class FileTasks:
       exclusion_key: What a query must not share with its demonstrations: its input, or its output (the word
         of a scramble).
       instructions: What a task asks, where its file does not say so in an "instruction" field.
-      separator: Written between input and output where texts are not verbatim; the output follows after a
-        space.
+      input_prefix: Written before an input where texts are not verbatim, as "Q: ".
+      separator: Written between input and output where texts are not verbatim, as "\\n\\nA:"; the output
+        follows after a space. Contexts that compete for one continuation have none.
       delimiter: Closes a demonstration and ends an answer, unless contexts begin with line ends.
       end_marker: Cut off where an output ends in it, such as "<|endoftext|>".
       max_characters: Examples whose texts are longer together are left out; 0 for none.
       answers: How generated answers are held against the right ones: "exact", or as "squad" does, without
-        case, punctuation and articles, with F1 over words beside exact match.
+        case, punctuation and articles, with F1 over words beside exact match; "coqa" leaves one human answer
+        out in turn.
+      option_rule: How options compare, where examples have some.
+      answer_context: What stands before an option for the rule "unconditional", as "Answer:".
+      corpus_metrics: Metrics of all answers together that are no mean over queries, as "bleu".
       unfit: What happens to examples whose output is empty or holds the delimiter: an "error", or "skip".
     """
 
@@ -58,11 +63,15 @@ class FileTasks:
     pool: Literal["split", "shared"] = "split"
     exclusion_key: Literal["input", "output"] = "input"
     instructions: Mapping[str, str] | None = None
+    input_prefix: str = ""
     separator: str = " ->"
     delimiter: str = "\n"
     end_marker: str = ""
     max_characters: int = 0
     answers: AnswerRule = "exact"
+    option_rule: OptionRule = "token"
+    answer_context: str = "Answer:"
+    corpus_metrics: tuple[CorpusMetric, ...] = ()
     unfit: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
@@ -71,10 +80,15 @@ class FileTasks:
             raise InputError(f"FileTasks.test_share = {self.test_share}: expected a share between 0 and 1")
         if not self.glob:
             raise InputError("FileTasks.glob = '': expected a path or glob of .json or .jsonl files")
-        if not self.delimiter or not self.separator or self.separator[-1].isspace():
+        if not self.delimiter or self.separator[-1:].isspace():
             raise InputError(
                 f"FileTasks.separator = {self.separator!r}, delimiter = {self.delimiter!r}: expected a "
                 "delimiter, and a separator that does not end in a space"
+            )
+        if not self.answer_context or self.answer_context[-1].isspace():
+            raise InputError(
+                f"FileTasks.answer_context = {self.answer_context!r}: expected text that does not end in "
+                "a space"
             )
         if self.max_characters < 0:
             raise InputError(f"FileTasks.max_characters = {self.max_characters}: expected 0 (any) or more")
@@ -82,7 +96,12 @@ class FileTasks:
     @property
     def template(self) -> Template:
         """How examples are written where texts are not verbatim."""
-        return Template(separator=self.separator, target_prefix=" ", delimiter=self.delimiter)
+        return Template(
+            input_prefix=self.input_prefix,
+            separator=self.separator,
+            target_prefix=" ",
+            delimiter=self.delimiter,
+        )
 
     def build(self, name: str) -> "tuple[FileTask, ...]":
         """One task a file, in the order of their names.
@@ -123,6 +142,9 @@ class FileTask(PoolTask):
             test_share=settings.test_share,
             shared=settings.pool == "shared",
             answer_rule=settings.answers,
+            option_rule=settings.option_rule,
+            answer_context=settings.answer_context,
+            corpus_metrics=settings.corpus_metrics,
         )
 
 
@@ -174,14 +196,16 @@ def _template(settings: FileTasks, records: Sequence[Record]) -> Template:
     Raises:
       InputError: some of the file's texts are verbatim, others not.
     """
+    first = records[0]
     for record in records:
-        if record.verbatim != records[0].verbatim:
+        if record.verbatim != first.verbatim or bool(record.ending) != bool(first.ending):
             raise InputError(
                 f"{record.where}: of another form than the file's first example; expected either "
-                '"completion" throughout, whose texts are taken as they are, or the other forms'
+                '"completion" throughout, whose texts are taken as they are, or "context_options" '
+                "throughout, or the other forms"
             )
-    if not records[0].verbatim:
-        return settings.template
+    if not first.verbatim:
+        return dataclasses.replace(settings.template, separator="") if first.ending else settings.template
     delimiter = _most_common(_leading(record.input) for record in records)
     seam = _most_common(
         record.input[len(record.input.rstrip()) :] + _leading(record.output, " \n\t") for record in records
@@ -214,9 +238,13 @@ def _example(settings: FileTasks, template: Template, record: Record) -> Example
         raise InputError(
             f"{record.where}: {problem}; expected another FileTasks.delimiter, or unfit = 'skip'"
         )
-    key = normalise(output if settings.exclusion_key == "output" else text)
-    choices, aliases = (tuple(each.strip() for each in texts) for texts in (record.choices, record.aliases))
-    return Example(text, output, key, choices, aliases=aliases)
+    choices = tuple(choice.strip() for choice in record.choices)
+    aliases = tuple(alias for each in record.aliases if (alias := each.strip()) != output)
+    key = output if settings.exclusion_key == "output" else text
+    ending = record.ending.rstrip()
+    if ending:  # the twin of a schema has the same options before another ending
+        key = " ".join(choice.removesuffix(ending) for choice in choices)
+    return Example(text, output, normalise(key), choices, ending, aliases, record.group)
 
 
 def _leading(text: str, characters: str = "\n") -> str:

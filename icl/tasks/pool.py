@@ -13,7 +13,20 @@ import numpy as np
 from icl.data.keys import digest, fraction
 from icl.errors import InputError
 from icl.tasks.exclusion import normalise
-from icl.tasks.task import AnswerRule, Example, OptionRule, Query, Split, Task, TaskInstance, Template
+from icl.tasks.task import (
+    AnswerRule,
+    CorpusMetric,
+    Example,
+    OptionRule,
+    Query,
+    Split,
+    Task,
+    TaskInstance,
+    Template,
+)
+
+MAX_LABELS = 32
+"""More answers than these are no set of labels."""
 
 
 class PoolTask(Task):
@@ -34,6 +47,7 @@ class PoolTask(Task):
         answer_rule: AnswerRule = "exact",
         option_rule: OptionRule = "token",
         answer_context: str = "Answer:",
+        corpus_metrics: tuple[CorpusMetric, ...] = (),
     ) -> None:
         """Splits the pool.
 
@@ -51,6 +65,7 @@ class PoolTask(Task):
           answer_rule: How a generated answer is held against the right ones.
           option_rule: How options compare.
           answer_context: What stands before an option for the rule "unconditional".
+          corpus_metrics: Metrics of all its answers together.
 
         Raises:
           InputError: a part is empty.
@@ -61,6 +76,7 @@ class PoolTask(Task):
         self.answer_rule = answer_rule
         self.option_rule = option_rule
         self.answer_context = answer_context
+        self.corpus_metrics = corpus_metrics
         parts: tuple[list[Example], list[Example]] = ([], [])
         if shared:
             parts = (list(examples), list(examples))
@@ -81,6 +97,7 @@ class PoolTask(Task):
             "held_out": PoolInstance(name, instruction, train, test),
         }
         self._num_answers = len({example.target for example in (*train, *test)})
+        self._labels = _labels(train if shared else (*train, *test))
         self._fingerprint = digest(name, str((instruction, self.template, self.trained, train, test)))
 
     def num_instances(self, split: Split) -> int | None:
@@ -98,12 +115,16 @@ class PoolTask(Task):
         """Each example to test once: the test part, or the training part for the split "train"."""
         for index in range(self.num_instances(split) or 0):
             instance = self.instance(split, index)
-            examples = sorted(self._instances[split].tested, key=lambda example: digest(example.input))
-            for example in examples:
-                yield Query(instance, example, f"{self.name}:{digest(example.input)}")
+            named = [(digest(*_asked(example)), example) for example in self._instances[split].tested]
+            for name, example in sorted(named, key=lambda pair: pair[0]):
+                yield Query(instance, example, f"{self.name}:{name}")
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def labels(self) -> tuple[str, ...]:
+        """The options that all examples have; without options, the few answers that many examples share."""
+        return self._labels
 
     def chance(self) -> float:
         """A guess among the options, or else among the different outputs of the pool."""
@@ -133,18 +154,31 @@ class PoolInstance(TaskInstance):
 
 
 class Distinct:
-    """The first example of every input.
+    """The first example of every input; with the same input, another set of options is another example.
 
     `num_repeats` counts those left out because their input stood before with the same output, `num_conflicts`
     those with another one.
     """
 
     def __init__(self, examples: Iterable[Example]) -> None:
-        found: dict[str, Example] = {}
+        found: dict[tuple[str, ...], Example] = {}
         self.num_repeats = self.num_conflicts = 0
         for example in examples:
-            known = found.setdefault(example.input, example)
+            known = found.setdefault(_asked(example), example)
             if known is not example:
                 self.num_repeats += known.target == example.target
                 self.num_conflicts += known.target != example.target
         self.examples = list(found.values())
+
+
+def _asked(example: Example) -> tuple[str, ...]:
+    """What is asked: the input and its options in any order; twins of a schema may share the input."""
+    return (example.input, *sorted(example.choices))
+
+
+def _labels(examples: Sequence[Example]) -> tuple[str, ...]:
+    options = {frozenset(example.choices) for example in examples}
+    if any(options):
+        return examples[0].choices if len(options) == 1 else ()
+    targets = sorted({example.target for example in examples})
+    return tuple(targets) if len(targets) <= MAX_LABELS and 2 * len(targets) < len(examples) else ()

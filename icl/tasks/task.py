@@ -15,8 +15,9 @@ import numpy as np
 from icl.tasks.exclusion import input_identity
 
 Split = Literal["train", "held_out"]
-AnswerRule = Literal["exact", "squad"]
-OptionRule = Literal["sum", "token", "char", "byte", "unconditional"]
+AnswerRule = Literal["exact", "squad", "coqa", "drop"]
+OptionRule = Literal["sum", "token", "char", "byte", "unconditional", "calibrated", "channel"]
+CorpusMetric = Literal["bleu", "macro_f1", "f1a", "group_accuracy", "record_em", "record_f1", "perplexity"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
@@ -28,7 +29,8 @@ class Example:
     lookup by nature (design page, 5.4): the query may stand among its demonstrations, and records say so.
     `choices` holds the options of a multiple-choice example, the target among them. `ending` is the text that
     all of them end in, where only that is scored (partial evaluation, as of Winograd schemas). `aliases` are
-    further right answers; demonstrations show the target.
+    further right answers; demonstrations show the target. `group` names what a corpus metric puts together:
+    the question whose answers MultiRC judges one by one.
     """
 
     input: str
@@ -37,6 +39,7 @@ class Example:
     choices: tuple[str, ...] = ()
     ending: str = ""
     aliases: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Template:
     """How an example and an instruction are written.
 
     A context never ends in a space; the completion owns its leading space (`target_prefix`). `alone` writes a
-    query without demonstrations, where that has another form; its delimiter is the same.
+    query without demonstrations, where that has another form; its delimiter is the same, and no instruction
+    stands before it.
     """
 
     input_prefix: str = ""
@@ -124,11 +128,14 @@ class Task(abc.ABC):
     """Whether the task feeds training rows; a task that is held out as a whole does not."""
     answer_rule: AnswerRule = "exact"
     """How a generated answer is held against the right ones: as it stands, or without case, punctuation and
-    articles, as a share of words too (SQuAD, arXiv 1606.05250)."""
+    articles, as a share of words too (SQuAD, arXiv 1606.05250); "coqa" leaves one human answer out in turn
+    (CoQA, arXiv 1808.07042); "drop" compares numbers by value and sets of words (DROP, arXiv 1903.00161)."""
     option_rule: OptionRule = "token"
     """How its options compare, where its examples have some."""
     answer_context: str = "Answer:"
     """What stands before an option for the rule "unconditional"."""
+    corpus_metrics: tuple[CorpusMetric, ...] = ()
+    """Metrics of all its records together that are no mean over queries."""
 
     @abc.abstractmethod
     def num_instances(self, split: Split) -> int | None:
@@ -155,6 +162,10 @@ class Task(abc.ABC):
     def identities(self, example: Example) -> tuple[str, ...]:
         """Names under which a list of held-out examples may know this one (`icl.tasks.exclusion`)."""
         return (input_identity(example.input),)
+
+    def labels(self) -> tuple[str, ...]:
+        """The answers that all of its examples choose from; none where each has answers of its own."""
+        return ()
 
     def fingerprint(self) -> str:
         """Names what the task holds by its content; rows made of other content are other rows."""

@@ -7,7 +7,7 @@ split. Data sets are read by index, in ArrayRecord format, without TensorFlow.
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from icl.tasks.files import matches
 from icl.tasks.pool import Distinct, PoolTask
 from icl.tasks.registry import register
 from icl.tasks.task import Example
-from icl.tasks.tfds_readers import TFDS_TASKS, Reading, plain
+from icl.tasks.tfds_readers import TFDS_TASKS, Reading
+from icl.tasks.tfds_rows import TOGETHER, Reader, Row, plain
 from icl.tasks.tfds_source import TFDS_PREFIX, check_prepared, data_source, open_builder, read_rows
 
 
@@ -85,9 +86,14 @@ class TfdsTask(PoolTask):
         data_dir = settings.data_dir or None
         check_prepared(open_builder(reading.builder, data_dir), reading.builder, data_dir)
         self.num_unfit = 0
-        train = Distinct(self._read(settings, reading, reading.train, settings.max_train))
+        shown = reading.shown or reading.read
+        train = Distinct(self._read(settings, reading, shown, reading.train, settings.max_train))
         shared = reading.train == reading.test
-        tested = None if shared else Distinct(self._read(settings, reading, reading.test, settings.max_test))
+        tested = (
+            None
+            if shared
+            else Distinct(self._read(settings, reading, reading.read, reading.test, settings.max_test))
+        )
         parts = (train,) if tested is None else (train, tested)
         self.num_repeats = sum(part.num_repeats for part in parts)
         self.num_conflicts = sum(part.num_conflicts for part in parts)
@@ -103,18 +109,15 @@ class TfdsTask(PoolTask):
             answer_rule=reading.answer_rule,
             option_rule=reading.option_rule,
             answer_context=reading.answer_context,
+            corpus_metrics=reading.corpus_metrics,
         )
 
-    def _read(self, settings: TfdsTasks, reading: Reading, split: str, limit: int) -> Iterator[Example]:
+    def _read(
+        self, settings: TfdsTasks, reading: Reading, read: Reader, split: str, limit: int
+    ) -> Iterator[Example]:
         """The fitting examples of a split, or of a random part of its rows."""
-        data_dir = settings.data_dir or None
-        count = len(data_source(reading.builder, data_dir, split))
-        numbers = np.arange(count)
-        if 0 < limit < count:
-            rng = generator("tfds rows", reading.builder, split)
-            numbers = np.sort(rng.choice(count, limit, replace=False))
-        for row in read_rows(reading.builder, data_dir, split, numbers.tolist()):
-            for example in reading.read(plain(row)):
+        for row in _rows(reading, settings.data_dir or None, split, limit):
+            for example in read(row):
                 size = len(example.input) + len(example.target)
                 too_long = settings.max_characters and size > settings.max_characters
                 texts = (example.target, *example.choices)
@@ -122,3 +125,23 @@ class TfdsTask(PoolTask):
                     self.num_unfit += 1
                 else:
                     yield example
+
+
+def _rows(reading: Reading, data_dir: str | None, split: str, limit: int) -> Iterator[Row]:
+    """The rows of a split, or at most so many drawn at random; what is read together is drawn together."""
+    count = len(data_source(reading.builder, data_dir, split))
+    limit = min(limit, count) or count
+    rng = generator("tfds rows", reading.builder, split)
+    if reading.together is None:
+        numbers = np.arange(count) if limit == count else np.sort(rng.choice(count, limit, replace=False))
+        yield from map(plain, read_rows(reading.builder, data_dir, split, numbers.tolist()))
+        return
+    groups: dict[Hashable, list[Row]] = {}
+    for row in map(plain, read_rows(reading.builder, data_dir, split, range(count))):
+        groups.setdefault(reading.together(row), []).append(row)
+    left, found = limit, list(groups.values())
+    for index in rng.permutation(len(found)):
+        if left <= 0:
+            return
+        left -= len(found[index])
+        yield {TOGETHER: found[index]}

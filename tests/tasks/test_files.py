@@ -148,6 +148,70 @@ def test_chance_is_a_guess_among_the_outputs(tmp_path: Path) -> None:
     assert task(write(tmp_path / "two.json", pairs)).chance() == 0.5
 
 
+SCHEMAS = [
+    {
+        "context_options": [f"Ann{i} met Sue as Ann", f"Ann{i} met Sue as Sue"],
+        "continuation": end,
+        "gold": gold,
+    }
+    for i in range(4)
+    for gold, end in enumerate(("was late.", "was early."))
+]
+
+
+def test_contexts_that_compete_are_scored_by_what_follows_both(tmp_path: Path) -> None:
+    made = task(write(tmp_path / "schema.jsonl", "\n".join(map(json.dumps, SCHEMAS))), pool="shared")
+    queries = [query.example for query in made.queries("held_out")]
+    assert len(queries) == 8 and made.num_repeats == made.num_conflicts == 0
+    example = next(e for e in queries if e.input == "Ann0 met Sue as" and e.ending == " was late.")
+    assert example.choices == ("Ann was late.", "Sue was late.") and example.target == "Ann was late."
+    assert len({e.key for e in queries}) == 1  # twins, here of all
+    assert (
+        made.template.context(example) + made.template.completion(example) == "Ann0 met Sue as Ann was late."
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "aliases"),
+    [
+        ({"question": "who?", "answer": ["Ann", "She", "Ann"]}, ("She",)),
+        ({"question": "who?", "answers": ["Ann", "She"]}, ("She",)),
+        ({"question": "who?", "answer": "Ann"}, ()),
+        ({"context": "who?", "answer": "Ann", "aliases": ["She", "", "Ann"]}, ("She",)),
+        ({"context": "who?", "continuation": "Ann", "category": "x"}, ()),
+    ],
+)
+def test_questions_have_one_answer_or_several(tmp_path: Path, row: dict[str, Any], aliases: Any) -> None:
+    rows = [row, {key: "other" for key in row if key not in ("answers", "aliases")} | {"answers": ["b"]}]
+    settings = {"input_prefix": "Q: ", "separator": "\n\nA:", "delimiter": "\n\n"}
+    path = write(tmp_path / "open.jsonl", "\n".join(map(json.dumps, rows)))
+    made = task(path, pool="shared", answers="squad", corpus_metrics=["bleu"], **settings)
+    example = next(e for e in shown(made) if e.target == "Ann")
+    assert example.aliases == aliases
+    assert made.template.context(example) + made.template.completion(example) == "Q: who?\n\nA: Ann"
+    assert (made.answer_rule, made.corpus_metrics) == ("squad", ("bleu",))
+
+
+def test_a_file_says_how_its_options_compare(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "choices": ["yes", "no"], "gold": i % 2} for i in range(4)]
+    path = write(tmp_path / "choice.jsonl", "\n".join(map(json.dumps, rows)))
+    made = task(path, pool="shared", option_rule="unconditional", answer_context="A:")
+    assert (made.option_rule, made.answer_context) == ("unconditional", "A:")
+    assert made.labels() == ("yes", "no")
+    path = write(tmp_path / "group.jsonl", "\n".join(json.dumps({**row, "group": "g"}) for row in rows))
+    assert {query.example.group for query in task(path, pool="shared").queries("held_out")} == {"g"}
+
+
+def test_labels_are_the_few_answers_that_many_examples_share(tmp_path: Path) -> None:
+    pairs = [{"input": f"w{i}", "output": "ab"[i % 2]} for i in range(50)]
+    assert task(write(tmp_path / "two.json", pairs)).labels() == ("a", "b")
+    assert task(write(tmp_path / "few.json", pairs[:4]), pool="shared").labels() == ()  # 2 of 4
+    assert task(write(tmp_path / "many.json", PAIRS)).labels() == ()
+    rows = [{"query": f"q{i}", "choices": ["yes", f"no{i}"], "gold": 0} for i in range(9)]
+    path = write(tmp_path / "own.jsonl", "\n".join(map(json.dumps, rows)))
+    assert task(path, pool="shared").labels() == ()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -164,6 +228,42 @@ def test_chance_is_a_guess_among_the_outputs(tmp_path: Path) -> None:
         ("a.jsonl", "", "a.jsonl: holds no examples"),
         ("a.json", '[{"input": "a", "output": "b"}]', "expected at least one of each"),
         ("a.json", '[{"input": "a", "output": "b\\nc"}]', "holds the delimiter"),
+        ("a.jsonl", '{"question": "a"}', "a.jsonl, line 1: no field 'answer'"),
+        ("a.jsonl", '{"question": "a", "answer": []}', "a.jsonl, line 1: answer = []; expected text"),
+        ("a.jsonl", '{"question": "a", "answer": ["b", 3]}', "a.jsonl, line 1: answer = 3; expected text"),
+        (
+            "a.jsonl",
+            '{"context": "a", "answer": "b", "aliases": "c"}',
+            "line 1: aliases = 'c'; expected a list",
+        ),
+        ("a.jsonl", '{"context": "a", "answer": "b", "aliases": [3]}', "line 1: aliases = 3; expected text"),
+        ("a.jsonl", '{"context_options": ["a b", "a c"], "gold": 0}', "line 1: no field 'continuation'"),
+        (
+            "a.jsonl",
+            '{"context_options": "a", "continuation": "d", "gold": 0}',
+            "context_options = a; expected",
+        ),
+        (
+            "a.jsonl",
+            '{"context_options": ["a b", "a c"], "continuation": "d", "gold": 2}',
+            "line 1: gold = 2; expected the number of a choice, 0 to 1",
+        ),
+        (
+            "a.jsonl",
+            '{"context_options": ["b", "c"], "continuation": "d", "gold": 0}',
+            "line 1: context_options = ['b', 'c']; expected different texts that begin with the same words",
+        ),
+        (
+            "a.jsonl",
+            '{"context_options": ["a b", "a b"], "continuation": "d", "gold": 0}',
+            "expected different texts",
+        ),
+        (
+            "a.jsonl",
+            '{"input": "a", "output": "b"}\n'
+            '{"context_options": ["a b", "a c"], "continuation": "d", "gold": 0}',
+            "a.jsonl, line 2: of another form",
+        ),
         ("a.json.txt", "[]", "a.json.txt: unknown format '.txt'"),
     ],
 )
@@ -192,7 +292,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"glob": ""}, {"test_share": 1}, {"separator": "-> "}, {"delimiter": ""}, {"held_out": "a"}]
+    "settings",
+    [
+        {"glob": ""},
+        {"test_share": 1},
+        {"separator": "-> "},
+        {"delimiter": ""},
+        {"held_out": "a"},
+        {"answer_context": "A: "},
+        {"option_rule": "best"},
+        {"corpus_metrics": ("bloo",)},
+    ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"FileTasks\.\w+ = .*expected"):

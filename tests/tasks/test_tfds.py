@@ -12,9 +12,11 @@ from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
 from icl.evaluation.config import EvalConfig
 from icl.evaluation.plan import make_plan
-from icl.evaluation.scoring import make_request
+from icl.evaluation.requests import Key, trial_requests
 from icl.tasks import TfdsTasks, tfds_source
-from icl.tasks.tfds_readers import TFDS_TASKS, plain
+from icl.tasks.pool import Distinct
+from icl.tasks.tfds_readers import TFDS_TASKS
+from icl.tasks.tfds_rows import TOGETHER, plain
 
 BYTES = ByteTokenizer()
 
@@ -82,7 +84,7 @@ _GSM = {
     "annotation": "",
     "short_answer": "5",
 }
-_ANLI_FORM = "It rains.\nQuestion: It is wet. True, False, or Neither?\nAnswer: Neither"
+_ANLI_FORM = "anli {0}: anli {0}: It rains.\nQuestion: It is wet. True, False, or Neither? Neither"
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "natural_questions": (
         {"question": "who wrote emma", "answer": ["Jane Austen", "Austen"]},
@@ -104,7 +106,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "quac": (
         _QUAC,
-        "TITLE: Bach\nSECTION: Life\nPARAGRAPH: He was born in Eisenach. CANNOTANSWER\n\n"
+        "TITLE: Bach - Life\nPARAGRAPH: He was born in Eisenach.\n\n"
         "Q: Where was he born?\n\nA: Eisenach",
     ),
     "squad_v2": (
@@ -199,7 +201,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
             "passage": "Ann met Sue.\n@highlight\nThey talked", "query": "@placeholder met Sue",
             "entities": ["Ann", "Sue"], "answers": ["Ann"], "idx": {"passage": 0, "query": 0},
         },
-        "Ann met Sue.\n-\nThey talked\n- Ann met Sue",
+        "Ann met Sue.\n- They talked\n- Ann met Sue",
     ),
     "super_glue_rte": (_NLI, "It rains.\nquestion: It is wet. True or False?\nanswer: True"),
     "super_glue_wic": (
@@ -215,7 +217,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
         'Passage: Ann said *she* slept.\nQuestion: In the passage above, what does the pronoun "*she*" '
         "refer to?\nAnswer: Ann",
     ),
-    **dict.fromkeys(("anli_r1", "anli_r2", "anli_r3"), (_ANLI, _ANLI_FORM)),
+    **{f"anli_r{number}": (_ANLI, _ANLI_FORM.format(number)) for number in (1, 2, 3)},
     "gsm8k": (_GSM, "Question: How much is 2 and 3?\nAnswer: 5"),
     "gsm8k_reasoning": (_GSM, "Question: How much is 2 and 3?\nAnswer: 2 + 3 = 5\n#### 5"),
     "glue_cola": (_ONE, "It is good.\nquestion: Is this sentence acceptable?\nanswer: yes"),
@@ -306,8 +308,8 @@ def test_mock_data_of_the_real_builder_makes_a_task(name: str, monkeypatch: pyte
     # Its prompts can be asked, with and without demonstrations.
     plan = make_plan(EvalConfig(ks=(0, 1), seeds=1, queries=2), {"tfds": (task,)}, BYTES, 10**6)
     for trial in plan.trials[name]:
-        request = make_request(trial, BYTES, (0, 1))
-        assert request.asked.keys() >= {0, 1}
+        request, *_ = trial_requests(trial, BYTES)
+        assert {branch.key for branch in request.branches} >= {Key("query", 0), Key("query", 1)}
         assert len(request.branches[0].options) == max(1, len(trial.query.example.choices))
 
 
@@ -315,6 +317,78 @@ def test_turns_share_the_passage_as_their_key() -> None:
     first, second = TFDS_TASKS["coqa"].read(ROWS["coqa"][0])
     assert first.key == second.key == "tom has a dog."
     assert second.input == "Tom has a dog.\n\nQ: Who has it?\n\nA: Tom\n\nQ: What?\n\nA:"
+
+
+def test_rows_of_one_passage_are_read_together() -> None:
+    one, two, alone = (
+        {**_SQUAD, "id": "a"},
+        {**_SQUAD, "id": "b", "question": "When?", "answers": {"text": ["March"]}},
+        {**_SQUAD, "context": "It rained."},
+    )
+    reading = TFDS_TASKS["squad_v2"]
+    assert reading.together is not None
+    assert reading.together(one) == reading.together(two) != reading.together(alone)
+    first, second = reading.read({TOGETHER: [two, one]})
+    assert second.input == f"{first.input} 4,300\n\nQ: When?\n\nA:" and second.key == first.key
+
+
+@pytest.mark.parametrize(
+    ("nouns", "choices"),
+    [
+        ((("Sue", 0), ("Ann", 1)), ("Ann", "Sue")),
+        ((("Ann", 1),), ()),
+        ((("Ann", 1), ("Ann", 1)), ()),
+        ((("Sue", 0),), None),
+        ((("Sue", -1), ("Ann", -1)), None),
+    ],
+)
+def test_the_nouns_of_a_passage_are_its_options(nouns: Any, choices: Any) -> None:
+    row = ROWS["super_glue_wsc"][0]
+    rows = [{**row, "span1_text": noun, "label": label} for noun, label in nouns]
+    examples = list(TFDS_TASKS["super_glue_wsc"].read({TOGETHER: rows}))
+    assert [(example.target, example.choices) for example in examples] == (
+        [] if choices is None else [("Ann", choices)]
+    )
+
+
+def test_every_answer_to_a_question_is_a_query_and_all_are_one_demonstration() -> None:
+    row, reading = ROWS["super_glue_multirc"][0], TFDS_TASKS["super_glue_multirc"]
+    rows = {TOGETHER: [row, {**row, "answer": "Snow", "label": 0}]}
+    first, second = reading.read(rows)
+    assert first.input == second.input and first.group == second.group
+    assert (first.target, second.target) == ("[True] Rain", "[False] Snow")
+    assert len(Distinct([first, second, second]).examples) == 2
+    assert reading.shown is not None
+    (shown,) = reading.shown(rows)
+    assert shown.target == "[True] Rain\n- [False] Snow" and shown.input == first.input
+
+
+def test_twins_of_a_schema_share_their_start_and_are_two_queries() -> None:
+    row = ROWS["winogrande"][0]
+    twin = {**row, "sentence": row["sentence"].replace("helped", "asked"), "label": 0}
+    (one,), (two,) = (TFDS_TASKS["winogrande"].read(each) for each in (row, twin))
+    assert one.input == two.input and one.key == two.key
+    assert Distinct([one, two, one]).examples == [one, two]
+
+
+def test_all_right_entities_and_all_human_answers_are_right() -> None:
+    row = {**ROWS["super_glue_record"][0], "answers": ["Ann", "Sue"]}
+    (example,) = TFDS_TASKS["super_glue_record"].read(row)
+    assert (example.target, example.aliases) == ("Ann met Sue", ("Sue met Sue",))
+    row = {**ROWS["coqa"][0], "additional_answers": {"0": {"input_text": ["He", "a dog"]}}}
+    assert [each.aliases for each in TFDS_TASKS["coqa"].read(row)] == [("He",), ("a dog",)]
+
+
+def test_rows_read_together_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**_SQUAD, "id": str(i), "context": f"C{i // 4}", "question": f"Q{i}?"} for i in range(40)]
+    monkeypatch.setattr("icl.tasks.tfds.open_builder", lambda *_: None)
+    monkeypatch.setattr("icl.tasks.tfds.check_prepared", lambda *_: None)
+    monkeypatch.setattr("icl.tasks.tfds.data_source", lambda *_: rows)
+    monkeypatch.setattr("icl.tasks.tfds.read_rows", lambda *_: iter(rows))
+    (task,) = TfdsTasks(names=("squad_v2",), max_test=8, max_train=0).build("tfds")
+    queries = [query.example for query in task.queries("held_out")]
+    assert len(queries) == 8 and len({example.key for example in queries}) == 2
+    assert sorted(example.input.count("Q: ") for example in queries) == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_without_demonstrations_lambada_goes_on_and_translation_asks_in_words() -> None:
