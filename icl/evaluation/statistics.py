@@ -1,14 +1,16 @@
-"""95 % intervals that hold for the design of the evaluation (design page, section 7).
+"""Intervals, of 95 % by default, that hold for the design of the evaluation (design page, section 7).
 
 Demonstrations drawn anew for each query: seeds are nested in queries, so what varies is the cluster, and
 the mean over its queries and seeds is its value. One fixed set for all queries: clusters and seeds are
 crossed random effects. Both designs give a variance and degrees of freedom; from these, the value and the
-number of clusters, `estimate` builds the interval.
+number of clusters, `estimate` builds the interval. Corpus metrics, no means over queries, get theirs by the
+jackknife over clusters.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ Ints = NDArray[np.int64]
 
 FEW_CLUSTERS = 300
 LEVEL = 0.95
-_TAIL = (1 - LEVEL) / 2
+_NO_SPREAD = 1e-20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,27 +57,29 @@ class Estimate:
     trials: int
 
 
-def estimate(scores: Scores, resamples: int = 2000) -> Estimate:
-    """Mean and 95 % interval of one metric under one condition.
+def estimate(
+    scores: Scores, resamples: int = 2000, level: float = LEVEL, *, cautious: bool = False
+) -> Estimate:
+    """Mean and interval of one metric under one condition.
 
     Metrics in 0..1 with fewer than 300 clusters, or at 0 or 1: Clopper-Pearson at the effective n.
     Otherwise the cluster bootstrap (nested seeds) or Student's t (crossed seeds, and unbounded metrics of
-    few clusters).
+    few clusters). `cautious` is for levels well above 95 %: see `crossed_variance`.
     """
     cells_CS, value = cluster_cells(scores)
     clusters = len(cells_CS)
-    variance, df = crossed_variance(cells_CS) if scores.crossed else nested_variance(cells_CS)
+    variance, df = crossed_variance(cells_CS, cautious) if scores.crossed else nested_variance(cells_CS)
     part = Estimate(value, None, None, "none", variance, df, clusters, len(scores.values_N))
     at_edge = scores.bounded and not 0 < value < 1
     if scores.bounded and (at_edge or clusters < FEW_CLUSTERS):
-        successes = effective_n(value, variance, df, clusters, part.trials)
-        low, high = clopper_pearson(value * successes, successes)
+        successes = effective_n(value, variance, df, clusters, part.trials, level)
+        low, high = clopper_pearson(value * successes, successes, level)
         return dataclasses.replace(part, low=low, high=high, method="clopper_pearson")
     if df <= 0:
         return part
     if scores.crossed or clusters < FEW_CLUSTERS:
-        return _student(part, "crossed_t" if scores.crossed else "cluster_t", scores.bounded)
-    low, high = cluster_bootstrap(cells_CS, resamples)
+        return _student(part, "crossed_t" if scores.crossed else "cluster_t", scores.bounded, level)
+    low, high = cluster_bootstrap(cells_CS, resamples, level)
     return dataclasses.replace(part, low=low, high=high, method="cluster_bootstrap")
 
 
@@ -113,12 +117,16 @@ def nested_variance(cells_CS: Floats) -> tuple[float, float]:
     return float(means_C.var(ddof=1) / len(means_C)), float(len(means_C) - 1)
 
 
-def crossed_variance(cells_CS: Floats) -> tuple[float, float]:
+def crossed_variance(cells_CS: Floats, cautious: bool = False) -> tuple[float, float]:
     """Variance of the mean of two crossed random effects, and Satterthwaite's degrees of freedom.
 
     max(MS_seed + MS_cluster - MS_error, MS_cluster) / (clusters x seeds), from the two-way analysis of
     variance with one observation a cell. A single seed says nothing of the spread between demonstration
     sets: then only clusters vary.
+
+    Where few seeds differ little by chance, Satterthwaite's degrees rise just as the variance falls. About
+    95 % this evens out; further out it does not, and the seeds' own degrees are the `cautious` ones, unless
+    all seeds agree exactly, as they do without demonstrations.
     """
     clusters, seeds = cells_CS.shape
     if clusters < 2 or seeds < 2:
@@ -130,40 +138,43 @@ def crossed_variance(cells_CS: Floats) -> tuple[float, float]:
     ms_cluster = seeds * float(np.square(rows_C1 - mean).sum()) / df_cluster
     ms_seed = clusters * float(np.square(columns_1S - mean).sum()) / df_seed
     ms_error = float(np.square(cells_CS - rows_C1 - columns_1S + mean).sum()) / df_error
+    fewest = float(df_seed) if cautious and ms_seed > _NO_SPREAD else np.inf
     if ms_seed <= ms_error:
-        return ms_cluster / (clusters * seeds), float(df_cluster)
+        return ms_cluster / (clusters * seeds), min(float(df_cluster), fewest)
     combined = ms_seed + ms_cluster - ms_error
     spread = ms_seed**2 / df_seed + ms_cluster**2 / df_cluster + ms_error**2 / df_error
-    return combined / (clusters * seeds), combined**2 / spread
+    return combined / (clusters * seeds), min(combined**2 / spread, fewest)
 
 
-def effective_n(value: float, variance: float, df: float, clusters: int, trials: int) -> float:
+def effective_n(
+    value: float, variance: float, df: float, clusters: int, trials: int, level: float = LEVEL
+) -> float:
     """How many independent trials would be as informative: binomial variance over design variance.
 
     Never more than the trials there are, and corrected for the few clusters behind the variance by (t of
-    the trials / t of the design)^2 at 97.5 % (Korn and Graubard 1998, Survey Methodology 24). At 0 and
-    100 % the sample shows no variance; then each cluster counts once, for its queries may all agree.
+    the trials / t of the design)^2 at the level's tail (Korn and Graubard 1998, Survey Methodology 24). At 0
+    and 100 % the sample shows no variance; then each cluster counts once, for its queries may all agree.
     """
     if not 0 < value < 1 or df <= 0:
         return float(clusters)
     informative = min(value * (1 - value) / variance, trials) if variance > 0 else trials
-    correction = stats.t.ppf(1 - _TAIL, max(trials - 1, df)) / stats.t.ppf(1 - _TAIL, df)
+    correction = student_quantile(max(trials - 1, df), level) / student_quantile(df, level)
     return float(informative * correction**2)
 
 
-def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
-    """The exact 95 % binomial interval (Clopper and Pearson 1934), for whole or fractional counts."""
-    failures = trials - successes
-    low = 0.0 if successes <= 0 else float(stats.beta.ppf(_TAIL, successes, failures + 1))
-    high = 1.0 if failures <= 0 else float(stats.beta.ppf(1 - _TAIL, successes + 1, failures))
+def clopper_pearson(successes: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
+    """The exact binomial interval (Clopper and Pearson 1934), for whole or fractional counts."""
+    failures, tail = trials - successes, (1 - level) / 2
+    low = 0.0 if successes <= 0 else float(stats.beta.ppf(tail, successes, failures + 1))
+    high = 1.0 if failures <= 0 else float(stats.beta.ppf(1 - tail, successes + 1, failures))
     return low, high
 
 
-def cluster_bootstrap(cells_CS: Floats, resamples: int) -> tuple[float, float]:
+def cluster_bootstrap(cells_CS: Floats, resamples: int, level: float = LEVEL) -> tuple[float, float]:
     """Percentile interval of the mean over resampled clusters; always the same resamples."""
     means_C = cells_CS.mean(axis=1)
     means_R = _resampled_counts(len(means_C), resamples) @ means_C / len(means_C)
-    low, high = np.quantile(means_R, (_TAIL, 1 - _TAIL))
+    low, high = np.quantile(means_R, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
 
 
@@ -174,7 +185,9 @@ def _resampled_counts(clusters: int, resamples: int) -> NDArray[np.float32]:
     return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float32)
 
 
-def jackknife(statistic: Callable[[NDArray[np.bool_]], float], clusters: int) -> Estimate:
+def jackknife(
+    statistic: Callable[[NDArray[np.bool_]], float], clusters: int, level: float = LEVEL
+) -> Estimate:
     """Interval of a corpus metric, one that is no mean over queries: leaves out one cluster at a time.
 
     `statistic` takes a mask [clusters] of those that stay in. Student's t with clusters - 1 degrees.
@@ -185,10 +198,69 @@ def jackknife(statistic: Callable[[NDArray[np.bool_]], float], clusters: int) ->
     without_C = np.array([statistic(np.arange(clusters) != left_out) for left_out in range(clusters)])
     variance = float((clusters - 1) * without_C.var())
     part = Estimate(value, None, None, "none", variance, float(clusters - 1), clusters, clusters)
-    return _student(part, "jackknife_t", bounded=False)
+    return _student(part, "jackknife_t", False, level)
 
 
-def mean_estimate(parts: Sequence[Estimate], bounded: bool) -> Estimate:
+def jackknife_sums(
+    stats_SCX: Floats,
+    value: Callable[[Floats], Any],
+    level: float = LEVEL,
+    *,
+    batched: bool = False,
+    bounded: bool = False,
+    crossed: bool = False,
+) -> Estimate:
+    """The jackknife of a corpus metric that is a function of sums, such as BLEU or macro F1; mean over seeds.
+
+    Where all seeds share their demonstrations (`crossed`), the pseudo-values of cluster and seed make up the
+    table whose variance is that of crossed effects. A bounded metric at 0 or 1, where no cluster differs from
+    another, has Clopper and Pearson's interval for as many trials as clusters.
+
+    Args:
+      stats_SCX: What each cluster adds to the sums under each seed, [seeds, clusters, sums], or of one seed
+        [clusters, sums].
+      value: The metric from the sums [sums] of a set of clusters.
+      level: Of the interval.
+      batched: `value` takes [clusters, sums] as well, and returns [clusters].
+      bounded: The metric lies in 0..1.
+      crossed: Every seed's demonstrations serve all clusters.
+    """
+    pseudo_CS, found = pseudo_values(stats_SCX, value, batched=batched)
+    clusters = len(pseudo_CS)
+    variance, df = crossed_variance(pseudo_CS) if crossed else nested_variance(pseudo_CS)
+    part = Estimate(found, None, None, "none", variance, df, clusters, clusters)
+    if bounded and not 0 < found < 1:
+        low, high = clopper_pearson(found * clusters, clusters, level)
+        return dataclasses.replace(part, low=low, high=high, method="clopper_pearson")
+    return part if df <= 0 else _student(part, "jackknife_t", bounded, level)
+
+
+def pseudo_values(
+    stats_SCX: Floats, value: Callable[[Floats], Any], *, batched: bool = False
+) -> tuple[Floats, float]:
+    """Tukey's pseudo-values [clusters, seeds] of a metric of sums, and the metric, mean over seeds.
+
+    A pseudo-value is what a cluster contributes: the metric times the number of clusters, less the metric
+    without that cluster times one fewer. Of a mean they are the clusters' values, and as scores of unbounded
+    observations they serve where those do. Leaving out is a subtraction from the sums.
+    """
+    stats_SCX = np.asarray(stats_SCX, np.float64)
+    stats_SCX = stats_SCX if stats_SCX.ndim == 3 else stats_SCX[None]
+    totals_SX = stats_SCX.sum(axis=1)
+    values_S = np.array([float(value(total_X)) for total_X in totals_SX])
+    clusters = stats_SCX.shape[1]
+    if clusters < 2:
+        return np.tile(values_S, (clusters, 1)), float(values_S.mean())
+    without_SCX = totals_SX[:, None] - stats_SCX
+    if batched:
+        without_SC = np.array([value(sums_CX) for sums_CX in without_SCX], np.float64)
+    else:
+        without_SC = np.array([[float(value(sums_X)) for sums_X in sums_CX] for sums_CX in without_SCX])
+    pseudo_SC = clusters * values_S[:, None] - (clusters - 1) * without_SC
+    return pseudo_SC.T, float(values_S.mean())
+
+
+def mean_estimate(parts: Sequence[Estimate], bounded: bool, level: float = LEVEL) -> Estimate:
     """Mean over tasks, each weighted alike, with its interval; tasks are fixed, their clusters are random.
 
     Variances add up, and degrees of freedom by Welch and Satterthwaite. A bounded task whose sample shows
@@ -203,12 +275,12 @@ def mean_estimate(parts: Sequence[Estimate], bounded: bool) -> Estimate:
     mean = Estimate(value, None, None, "none", variance, df, clusters, trials)
     if bounded and (clusters < FEW_CLUSTERS or not 0 < value < 1):
         fewest = len(parts) * min(part.clusters for part in parts)
-        n = effective_n(value, variance, df, fewest, trials)
-        low, high = clopper_pearson(value * n, n)
+        n = effective_n(value, variance, df, fewest, trials, level)
+        low, high = clopper_pearson(value * n, n, level)
         return dataclasses.replace(mean, low=low, high=high, method="clopper_pearson")
     if df <= 0 or any(df <= 0 for _, df in shares):
         return mean
-    return _student(mean, "stratified_t", bounded)
+    return _student(mean, "stratified_t", bounded, level)
 
 
 def _variance_share(part: Estimate, bounded: bool) -> tuple[float, float]:
@@ -219,8 +291,13 @@ def _variance_share(part: Estimate, bounded: bool) -> tuple[float, float]:
     return rate * (1 - rate) / (count + 4), float(max(part.clusters - 1, 1))
 
 
-def _student(part: Estimate, method: str, bounded: bool) -> Estimate:
-    half = float(stats.t.ppf(1 - _TAIL, part.df)) * part.variance**0.5
+def student_quantile(df: float, level: float) -> float:
+    """How many standard errors Student's interval of this level reaches to either side."""
+    return float(stats.t.ppf((1 + level) / 2, df))
+
+
+def _student(part: Estimate, method: str, bounded: bool, level: float) -> Estimate:
+    half = student_quantile(part.df, level) * part.variance**0.5
     low, high = part.value - half, part.value + half
     if bounded:
         low, high = max(low, 0.0), min(high, 1.0)

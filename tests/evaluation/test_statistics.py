@@ -14,9 +14,13 @@ from icl.evaluation.statistics import (
     effective_n,
     estimate,
     jackknife,
+    jackknife_sums,
     mean_estimate,
     nested_variance,
+    pseudo_values,
 )
+from tools.check_coverage import Design, answers, coverage, f1, main
+from tools.check_coverage import cases as simulations
 
 
 def scores(values_CQS: NDArray[np.float64], *, crossed: bool = False, bounded: bool = True) -> Scores:
@@ -158,7 +162,7 @@ def crossed_table(rng: np.random.Generator, shape: tuple[int, int, int], rate: f
     return (rng.random(shape) < stats.norm.cdf(latent_CQS)).astype(float)
 
 
-def coverage(shape: tuple[int, int, int], rate: float, *, crossed: bool, tables: int) -> float:
+def covered(shape: tuple[int, int, int], rate: float, *, crossed: bool, tables: int) -> float:
     """How often the interval holds the true rate."""
     make = crossed_table if crossed else nested_table
     hits = 0
@@ -183,7 +187,7 @@ def test_intervals_cover_the_truth_95_times_in_100(
     shape: tuple[int, int, int], rate: float, crossed: bool
 ) -> None:
     # 400 tables: one standard error is 1.1 points.
-    assert 0.925 <= coverage(shape, rate, crossed=crossed, tables=400) <= 0.98
+    assert 0.925 <= covered(shape, rate, crossed=crossed, tables=400) <= 0.98
 
 
 def test_a_bootstrap_over_queries_would_miss_the_spread_of_fixed_sets() -> None:
@@ -196,3 +200,102 @@ def test_a_bootstrap_over_queries_would_miss_the_spread_of_fixed_sets() -> None:
         assert found.low is not None and found.high is not None
         hits += found.low <= 0.5 <= found.high
     assert hits < 60
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        scores(np.random.default_rng(0).integers(0, 2, (400, 1, 3)).astype(float)),
+        scores(np.random.default_rng(0).integers(0, 2, (40, 1, 3)).astype(float)),
+        scores(np.random.default_rng(0).integers(0, 2, (40, 1, 3)).astype(float), crossed=True),
+        scores(np.random.default_rng(0).normal(size=(40, 1, 3)), bounded=False),
+        scores(np.zeros((40, 1, 3))),
+    ],
+)
+def test_a_higher_level_gives_a_wider_interval_of_the_same_method(table: Scores) -> None:
+    found = [estimate(table, level=level) for level in (0.9, 0.95, 0.99)]
+    assert len({one.method for one in found}) == 1
+    assert found[1] == estimate(table)
+    ends = np.array([(one.low, one.high) for one in found], float)
+    assert np.all(np.diff(ends[:, 0]) <= 0) and np.all(np.diff(ends[:, 1]) > 0)
+
+
+def test_cautious_degrees_of_freedom_are_those_of_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    cells_CS = rng.normal(size=(300, 3))
+    cells_CS -= cells_CS.mean(axis=0)
+    near_CS, apart_CS = cells_CS + np.array([[0.0, 0.01, 0.02]]), cells_CS + np.array([[0.0, 1.0, 2.0]])
+    assert crossed_variance(near_CS)[1] == 299
+    for table_CS in (near_CS, apart_CS):
+        assert crossed_variance(table_CS, cautious=True)[0] == crossed_variance(table_CS)[0]
+        assert 1.9 <= crossed_variance(table_CS, cautious=True)[1] <= 2
+    alike_CS = np.repeat(cells_CS[:, :1], 3, axis=1)
+    assert crossed_variance(alike_CS, cautious=True) == crossed_variance(alike_CS)
+    assert crossed_variance(alike_CS, cautious=True)[1] == 299
+
+
+def confusions(seed: int, *, seeds: int = 3, clusters: int = 20) -> NDArray[np.float64]:
+    """Hits, misses and false alarms [seeds, clusters, 3]."""
+    return np.random.default_rng(seed).integers(0, 5, (seeds, clusters, 3)).astype(float)
+
+
+def test_the_jackknife_of_sums_is_the_jackknife_that_leaves_clusters_out() -> None:
+    sums_SCX = confusions(0)
+    slow = jackknife(lambda kept_C: float(np.mean(f1(sums_SCX[:, kept_C].sum(axis=1)))), 20)
+    alone = jackknife_sums(sums_SCX, f1)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((slow.value, slow.low, slow.high))
+    batched = jackknife_sums(sums_SCX, f1, batched=True)
+    assert (batched.low, batched.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_pseudo_values_of_a_mean_are_the_values() -> None:
+    values_SC = np.random.default_rng(0).normal(size=(3, 9))
+    sums_SCX = np.stack([values_SC, np.ones((3, 9))], axis=-1)
+    pseudo_CS, value = pseudo_values(sums_SCX, lambda sums_X: sums_X[0] / sums_X[1])
+    assert pseudo_CS == pytest.approx(values_SC.T)
+    assert value == pytest.approx(values_SC.mean())
+
+
+def test_a_crossed_corpus_metric_has_the_spread_of_its_fixed_sets() -> None:
+    sums_SCX = confusions(0)
+    sums_SCX[0, :, 0] += 20
+    nested, crossed = jackknife_sums(sums_SCX, f1), jackknife_sums(sums_SCX, f1, crossed=True)
+    assert crossed.value == nested.value
+    assert crossed.variance > 5 * nested.variance
+
+
+def test_a_corpus_metric_at_its_edge_has_an_exact_interval() -> None:
+    sums_CX = np.tile([0.0, 1.0, 2.0], (30, 1))
+    found = jackknife_sums(sums_CX, f1, bounded=True)
+    assert (found.low, found.high) == clopper_pearson(0, 30)
+
+
+@pytest.mark.parametrize(("crossed", "queries"), [(False, 1), (True, 5)])
+def test_simulated_answers_have_the_rates_asked_for(crossed: bool, queries: int) -> None:
+    design = Design(50, queries, 40, crossed)
+    tables = [answers(np.random.default_rng(number), design, (0.2, 0.6)) for number in range(60)]
+    assert np.mean(tables, axis=(0, 2, 3, 4)) == pytest.approx((0.2, 0.6), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "name", ["corpus F1 56 clusters, 5 seeds", "mean over tasks 5 tasks of 64 queries, rates (0.5, 0.01"]
+)
+def test_corpus_metrics_and_means_over_tasks_are_covered(name: str) -> None:
+    case = next(case for case in simulations() if f"{case.name} {case.design}".startswith(name))
+    for _, share, _ in coverage(case, 120):
+        assert 0.9 <= share <= 0.99  # one standard error is 2 points
+
+
+def test_the_usual_bootstrap_of_seeds_and_queries_misses_three_fixed_sets() -> None:
+    case = next(case for case in simulations() if case.design == "320 clusters, 3 fixed sets, rate 0.5")
+    shares = {label: share for label, share, _ in coverage(case, 200)}
+    assert shares["ours"] >= 0.9
+    assert shares["two-level bootstrap"] <= 0.87
+
+
+def test_the_simulation_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tables", "2", "--only", "20 clusters"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| interval | design | covers, % | mean width, points |"
+    assert lines[2].startswith("| score: ours | 20 clusters, 5 seeds, rate 0.98 | 100.0")
+    assert main(["--tables", "0"]) == 2
