@@ -15,7 +15,7 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gin.config_parser as config_parser
 
@@ -50,6 +50,18 @@ class Ladder:
             raise InputError(f"Ladder.rungs = {self.rungs!r}: expected each rung once")
 
 
+class EvalRun(NamedTuple):
+    """An evaluation: its settings, those that replace what a checkpoint says of its tasks, and the mesh.
+
+    `overrides` has by entry of the mixture (`files`, `words/files`) what is bound for that family, for
+    instance another path of its files. `mesh` is None where nothing says how devices are divided.
+    """
+
+    config: EvalConfig
+    overrides: dict[str, dict[str, Any]]
+    mesh: MeshConfig | None
+
+
 def load_runs(
     gin_files: Sequence[str], bindings: Sequence[str] = (), rungs: Sequence[str] | None = None
 ) -> list[RunConfig]:
@@ -73,14 +85,8 @@ def load_runs(
     return [runs[rung] for rung in rungs or runs]
 
 
-def load_eval(
-    gin_files: Sequence[str], bindings: Sequence[str] = ()
-) -> tuple[EvalConfig, dict[str, dict[str, Any]]]:
-    """The settings of an evaluation, and those that replace what a checkpoint says of its tasks.
-
-    Returns:
-      The settings; and, by entry of the mixture (`files`, `words/files`), what is bound for that family,
-      for instance another path of its files.
+def load_eval(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> "EvalRun":
+    """What gin files say of an evaluation.
 
     Raises:
       InputError: names the file, the line and the binding, and what was expected.
@@ -93,7 +99,8 @@ def load_eval(
             if scope.partition("/")[0] not in rungs:
                 overrides[f"{scope}/{name}" if scope else name] = parsed.values(cls, [scope])
     parsed.check_scopes(rungs, {_scope(entry) for entry in overrides})
-    return parsed.build(EvalConfig, [""]), overrides
+    mesh = parsed.build(MeshConfig, [""]) if parsed.bound(MeshConfig, [""]) else None
+    return EvalRun(parsed.build(EvalConfig, [""]), overrides, mesh)
 
 
 def config_text(run: RunConfig) -> str:

@@ -31,12 +31,12 @@ def main(argv: Sequence[str]) -> int:
     from icl.config import load_eval
     from icl.evaluation.runner import describe, evaluate
 
-    config, overrides = load_eval(app.GIN_FILE.value, app.GIN_BINDINGS.value)
+    config, overrides, mesh = load_eval(app.GIN_FILE.value, app.GIN_BINDINGS.value)
     arguments = (_CHECKPOINT.value, config, Path(_OUTPUT_DIR.value))
     if app.DRY_RUN.value:
         print(describe(*arguments, overrides=overrides, step=_STEP.value))
     else:
-        evaluate(*arguments, overrides=overrides, step=_STEP.value)
+        evaluate(*arguments, overrides=overrides, step=_STEP.value, mesh=mesh)
     return 0
 
 

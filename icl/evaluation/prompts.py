@@ -42,12 +42,16 @@ def prompt_text(
 
 
 def prefix_text(template: Template, instruction: str | None, demonstrations: Sequence[Example]) -> str:
-    """What stands before the query: instruction and solved examples, each closed by the delimiter."""
+    """What stands before the query: instruction and solved examples, each closed by the delimiter.
+
+    The instruction speaks of the form with demonstrations, where a query alone has another one.
+    """
     solved = (
         template.context(example) + template.completion(example) + template.delimiter
         for example in demonstrations
     )
-    return template.instruction(instruction) + "".join(solved)
+    opening = "" if template.alone and not demonstrations else template.instruction(instruction)
+    return opening + "".join(solved)
 
 
 def prompt_hash(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from icl.errors import InputError
-from icl.evaluation.config import Demonstrations
+from icl.evaluation.config import Condition, Demonstrations
 from icl.evaluation.metrics import option_scores
 from icl.tasks.task import Split
 
@@ -31,10 +31,17 @@ class Record:
     `lost` is the number of characters that the start of the query's input lost so that K = 0 fits.
     `query_seen` says whether the query stood among its demonstrations. `scoring` is how the prediction came
     about: "greedy", or "options:RULE" where it is the best of given options. `log_likelihood` is that of the
-    gold answer, with its delimiter if it was generated, in nats a token; `edit_distance` is between 0 and 1.
+    gold answer, with its delimiter if it was generated, in nats a token, `answer_log_likelihood` that of the
+    answer alone, in nats in all; `edit_distance` is between 0 and 1.
     `f1` is over words, of the best of the gold answer and its `aliases`, where the task compares so.
     Of each option: its text, number of tokens, and log-likelihood in nats after the prompt, and after the
     task's answer context alone where the task compares so; of their `ending` only, where they have one.
+    `calibration_log_likelihoods` are the options' after the same demonstrations and an input without content,
+    `channel_log_likelihoods` the input's after each option (`icl.evaluation.plan`).
+    `group` is the example's, `order` the number of the order in which the demonstrations stood. `generated`
+    is the text generated beside the choice among options, `generated_match` whether it is right, and
+    `generated_scoring` how it came about. Where the prompt is kept, `pieces` are the texts of the tokens of
+    the gold answer, with their log-likelihoods in nats.
     """
 
     checkpoint: str
@@ -48,7 +55,7 @@ class Record:
     k: int
     k_effective: int
     instruction: bool
-    condition: str
+    condition: Condition
     demonstrations: Demonstrations
     template: str
     prompt_sha256: str
@@ -61,6 +68,7 @@ class Record:
     exact_match: float
     token_accuracy: float
     log_likelihood: float
+    answer_log_likelihood: float
     edit_distance: float
     query_seen: bool
     scoring: str
@@ -72,7 +80,16 @@ class Record:
     option_tokens: tuple[int, ...] = ()
     option_log_likelihoods: tuple[float, ...] = ()
     unconditional_log_likelihoods: tuple[float, ...] = ()
+    calibration_log_likelihoods: tuple[float, ...] = ()
+    channel_log_likelihoods: tuple[float, ...] = ()
+    group: str = ""
+    order: int = 0
+    generated: str | None = None
+    generated_match: float | None = None
+    generated_scoring: str = ""
     prompt: str | None = None
+    pieces: tuple[str, ...] = ()
+    piece_log_likelihoods: tuple[float, ...] = ()
 
     def option_scores(self) -> Mapping[str, list[float]]:
         """What each rule makes of the options."""
@@ -93,7 +110,9 @@ class Result:
     `task` is "mean" for the mean over tasks; `slice` is "all", "query_seen" or "query_unseen". `k_effective`
     is the mean over records. `n` counts queries, `clusters` what the interval resamples; `seed_values` holds
     the value under each demonstration seed. `ci_low` and `ci_high` are None where nothing is random
-    (printed chance) or one cluster gives no spread.
+    (printed chance) or one cluster gives no spread. `band_low` and `band_high` hold for all K of the curve at
+    once. `order_values` has the value under each order of the demonstrations. Where `template` is "median",
+    `value` is the median over the templates, whose values are `template_values`.
     """
 
     checkpoint: str
@@ -120,6 +139,10 @@ class Result:
     clusters: int
     seeds: int
     seed_values: tuple[float, ...]
+    band_low: float | None = None
+    band_high: float | None = None
+    order_values: tuple[float, ...] = ()
+    template_values: tuple[float, ...] = ()
 
 
 def rounded(value: float) -> float:
@@ -127,8 +150,8 @@ def rounded(value: float) -> float:
     return round(float(value), DIGITS) + 0.0
 
 
-def write_lines(path: Path, rows: Iterable[Record | Result]) -> None:
-    """Writes one JSON object a line; gzipped where the name ends in `.gz`. Whole or not at all."""
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Writes dataclasses, a JSON object a line; gzipped where the name ends in `.gz`. Whole or not at all."""
     text = "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)
     data = text.encode("utf-8", "surrogatepass")
     write_file(path, gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)

@@ -13,38 +13,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from icl import model
 from icl.data.keys import digest
 from icl.data.tokenizer import Tokenizer, tokenizer_from_json
 from icl.errors import InputError
+from icl.evaluation.answers import make_record
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy, word_f1
+from icl.evaluation.differences import differences
 from icl.evaluation.plan import Plan, Trial, make_plan
-from icl.evaluation.prompts import prompt_hash
-from icl.evaluation.records import Record, Result, read_records, rounded, write_file, write_lines
+from icl.evaluation.planning import detectable_difference
+from icl.evaluation.records import Record, Result, read_records, write_file, write_lines
 from icl.evaluation.report import write_report
-from icl.evaluation.results import CONDITION, TEMPLATE, baseline_results, model_results
-from icl.evaluation.scoring import (
-    Answer,
-    Scorer,
-    Shape,
-    answer_text,
-    choose_shapes,
-    make_request,
-    smallest_holding,
-    stop_ids,
-)
+from icl.evaluation.requests import Key, Shape, choose_shapes, trial_requests
+from icl.evaluation.results import baseline_results, model_results
+from icl.evaluation.savings import Reading, reading
+from icl.evaluation.scoring import Answer, Decoding, Scorer
+from icl.evaluation.stops import stop_transitions
 from icl.evaluation.subjects import Subject, find_subjects
 from icl.evaluation.table import k_curve_table
+from icl.model.config import ModelConfig
+from icl.parallel import MeshConfig, Partitioner, make_mesh
+from icl.parallel.speed import peak_flops
 from icl.tasks.registry import build_tasks, rebuild
 from icl.tasks.task import Task
 from icl.training.checkpoints import restore_params
 
 MANIFEST = "evaluation.json"
 RESULTS = "results.jsonl"
+DIFFERENCES = "differences.jsonl"
 REPORT = "report.html"
 TRIALS_PER_SHARD = 256
+_USED = 0.25
+"""Share of the device's FLOP/s that reading prompts is taken to reach, for the dry run's time."""
 
 
 class Shard(NamedTuple):
@@ -56,17 +61,19 @@ class Shard(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """A checkpoint with what it is asked, in shards; the shapes hold all of it."""
+    """A checkpoint with what it is asked, in shards; the shapes of a task hold all of its requests."""
 
     subject: Subject
     tokenizer: Tokenizer
     plan: Plan
-    shapes: tuple[Shape, ...]
+    shapes: Mapping[str, tuple[Shape, ...]]
+    reading: Reading
     shards: tuple[Shard, ...]
 
-    def positions(self, trials: int) -> int:
-        """Positions that the model reads for so many trials, if all need the largest shape."""
-        return trials * max(shape.positions for shape in self.shapes)
+    @property
+    def missing(self) -> tuple[Shard, ...]:
+        """The shards that are not there yet."""
+        return tuple(shard for shard in self.shards if not shard.path.exists())
 
 
 def evaluate(
@@ -76,6 +83,7 @@ def evaluate(
     *,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     step: int | None = None,
+    mesh: MeshConfig | None = None,
 ) -> list[Result]:
     """Evaluates checkpoints and writes records, `results.jsonl`, figures and `report.html`.
 
@@ -85,6 +93,10 @@ def evaluate(
       output_dir: Where to write; an interrupted evaluation in it is continued.
       overrides: By mixture entry, settings that replace what the checkpoint says of its tasks.
       step: Which step of every checkpoint; the newest by default.
+      mesh: How devices divide parameters and requests; all on the first device by default.
+
+    Returns:
+      The results; none on any host but the first, which writes them.
 
     Raises:
       InputError: bad settings, tasks or checkpoints, or a folder that holds another evaluation.
@@ -92,23 +104,59 @@ def evaluate(
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
     manifest = _manifest(config, assignments)
     _refuse_another(output_dir, manifest)
-    missing = [sum(len(s.trials) for s in a.shards if not s.path.exists()) for a in assignments]
+    partitioner = None if mesh is None else Partitioner(make_mesh(mesh))
+    missing = [_agreed(assignment.missing, assignment.shards) for assignment in assignments]
     total = sum(len(a.plan) for a in assignments)
-    with tqdm(total=total, initial=total - sum(missing), unit="trial", file=sys.stderr, smoothing=0.1) as bar:
-        for assignment in assignments:
+    still = sum(len(shard.trials) for shards in missing for shard in shards)
+    is_first = jax.process_index() == 0
+    with tqdm(
+        total=total,
+        initial=total - still,
+        unit="trial",
+        file=sys.stderr,
+        smoothing=0.1,
+        disable=not is_first,
+    ) as bar:
+        for assignment, shards in zip(assignments, missing, strict=True):
             bar.set_description(assignment.subject.label)
-            for shard, records in _asked(assignment, config, bar):
-                write_file(output_dir / MANIFEST, manifest)
-                write_lines(shard.path, records)
+            for shard, records in _asked(assignment, shards, config, partitioner, bar):
+                if is_first:
+                    write_file(output_dir / MANIFEST, manifest)
+                    write_lines(shard.path, records)
+    return _written(assignments, config, output_dir) if is_first else []
+
+
+def _agreed(missing: Sequence[Shard], shards: Sequence[Shard]) -> list[Shard]:
+    """The shards that the first host misses, so that all hosts ask the same."""
+    is_missing = np.array([shard in missing for shard in shards], np.int32)
+    if jax.process_count() > 1:
+        is_missing = multihost_utils.broadcast_one_to_all(is_missing)
+    return [shard for shard, asked in zip(shards, is_missing, strict=True) if asked]
+
+
+def _written(assignments: Sequence[Assignment], config: EvalConfig, output_dir: Path) -> list[Result]:
+    """Results, differences, figures and report, made from the records on disk."""
     results = baseline_results(_union([assignment.plan for assignment in assignments]), config)
-    samples: list[Record] = []
+    records: dict[str, list[Record]] = {}
+    files: dict[tuple[str, str], list[str]] = defaultdict(list)
     for assignment in assignments:
-        records = [record for shard in assignment.shards for record in read_records(shard.path)]
-        results += model_results(assignment.subject.source, records, assignment.plan, config)
-        samples += [record for record in records if record.prompt is not None]
+        label = assignment.subject.label
+        records[label] = [record for shard in assignment.shards for record in read_records(shard.path)]
+        results += model_results(assignment.subject.source, records[label], assignment.plan, config)
+        for shard in assignment.shards:
+            files[label, shard.trials[0].task.name].append(shard.path.relative_to(output_dir).as_posix())
+    found = differences(records)
     write_lines(output_dir / RESULTS, results)
-    provenance = {a.subject.label: a.subject.description for a in assignments}
-    write_report(output_dir / REPORT, results, samples, provenance, config)
+    write_lines(output_dir / DIFFERENCES, found)
+    write_report(
+        output_dir / REPORT,
+        results,
+        [record for of_label in records.values() for record in of_label if record.prompt is not None],
+        {a.subject.label: a.subject.description for a in assignments},
+        config,
+        differences=found,
+        record_files=files,
+    )
     print(k_curve_table(results))
     print(f"\nreport: {output_dir / REPORT}")
     return results
@@ -125,20 +173,35 @@ def describe(
     """What `evaluate` would ask, with the first prompt of each task; writes nothing. Arguments as there."""
     lines = []
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
+    rate = (peak_flops() or 0.0) * _USED
     for a in assignments:
         source = a.subject.source
-        missing = sum(len(shard.trials) for shard in a.shards if not shard.path.exists())
+        share = sum(len(shard.trials) for shard in a.missing) / len(a.plan)
         lines.append(
             f"{source.checkpoint}: step {source.step:,}, {source.params:,} parameters; {len(a.plan.trials)} "
-            f"tasks, {len(a.plan) * len(config.ks):,} prompts, {missing * len(config.ks):,} still to ask; "
-            f"at most {a.positions(missing):,} positions to read"
+            f"tasks, {a.plan.num_prompts:,} prompts, {share:.0%} still to ask; {a.reading.text()}"
         )
+        if rate:
+            seconds = share * a.reading.flops / rate
+            lines.append(
+                f"about {seconds / 60:,.1f} minutes to read them here, beside compiling and generating text"
+            )
     for name, trials in _union([a.plan for a in assignments]).trials.items():
         first = trials[0]
         queries = len({trial.query.name for trial in trials})
-        lines.append(f"\n{name}: {queries} queries; the first, K = {min(first.max_k, config.ks[-1])}:")
-        lines.append(first.prompt(config.ks[-1]))
+        most = min(first.max_k, first.settings.ks[-1])
+        lines.append(f"\n{name}: {queries} queries; {_power(trials, queries)}; the first, K = {most}:")
+        lines.append(first.prompt(most))
     return "\n".join(lines)
+
+
+def _power(trials: Sequence[Trial], queries: int) -> str:
+    """The smallest difference between two models or conditions that answers to these queries would show."""
+    clusters = len({trial.cluster for trial in trials})
+    found = detectable_difference(clusters, queries, trials[0].settings.seeds)
+    if found is None:
+        return "one cluster, so no difference can be told from chance"
+    return f"a difference of {100 * found:.0f} points is found with 80 % power"
 
 
 def assign(
@@ -154,20 +217,21 @@ def assign(
     Raises:
       InputError: as `evaluate`.
     """
-    plans: dict[str, tuple[Plan, tuple[Shape, ...]]] = {}
+    plans: dict[str, tuple[Plan, Mapping[str, tuple[Shape, ...]], Reading]] = {}
     assignments = []
     for subject in find_subjects(checkpoints, step):
         description = subject.description
         tokenizer = tokenizer_from_json(description.tokenizer)
         entries = _overridden(description.tasks, overrides or {})
         length = _context_length(config, subject)
-        key = digest(tokenizer.fingerprint, length, json.dumps(entries, sort_keys=True))
+        of_tasks = json.dumps(entries, sort_keys=True)
+        key = digest(tokenizer.fingerprint, length, of_tasks, str(description.model))
         if key not in plans:
             plan = make_plan(config, build_tasks(rebuild(entries)), tokenizer, length)
-            plans[key] = plan, _shapes(plan, tokenizer, config)
-        plan, shapes = plans[key]
+            plans[key] = plan, *_shapes(plan, tokenizer, description.model)
+        plan, shapes, cost = plans[key]
         shards = tuple(_shards(subject, plan, config, output_dir))
-        assignments.append(Assignment(subject, tokenizer, plan, shapes, shards))
+        assignments.append(Assignment(subject, tokenizer, plan, shapes, cost, shards))
     return assignments
 
 
@@ -189,10 +253,23 @@ def _context_length(config: EvalConfig, subject: Subject) -> int:
     return config.max_length or longest
 
 
-def _shapes(plan: Plan, tokenizer: Tokenizer, config: EvalConfig) -> tuple[Shape, ...]:
-    trials = (trial for same_task in plan.trials.values() for trial in same_task)
-    counts = Counter(make_request(trial, tokenizer, config.ks).shape for trial in trials)
-    return tuple(choose_shapes(counts, config.shapes))
+def _shapes(
+    plan: Plan, tokenizer: Tokenizer, config: ModelConfig
+) -> tuple[dict[str, tuple[Shape, ...]], Reading]:
+    """The shapes of every task, few for all tasks that are asked alike; and what reading everything costs."""
+    counts: dict[tuple[Any, ...], Counter[Shape]] = defaultdict(Counter)
+    kinds, cost = {}, Reading()
+    for task, trials in plan.trials.items():
+        requests = [request for trial in trials for request in trial_requests(trial, tokenizer)]
+        settings = plan.settings[task]
+        kinds[task] = (trials[0].budget > 0, trials[0].is_choice, settings.ks, settings.beam_width > 1)
+        counts[kinds[task]].update(request.shape for request in requests)
+        cost += reading(requests, config, is_shared=settings.demonstrations == "fixed")
+    chosen = {
+        kind: tuple(choose_shapes(of_kind, next(iter(plan.settings.values())).shapes))
+        for kind, of_kind in counts.items()
+    }
+    return {task: chosen[kind] for task, kind in kinds.items()}, cost
 
 
 def _shards(subject: Subject, plan: Plan, config: EvalConfig, output_dir: Path) -> Iterator[Shard]:
@@ -246,106 +323,56 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _asked(
-    assignment: Assignment, config: EvalConfig, progress: "tqdm[Any]"
+    assignment: Assignment,
+    shards: Sequence[Shard],
+    config: EvalConfig,
+    partitioner: Partitioner | None,
+    progress: "tqdm[Any]",
 ) -> Iterator[tuple[Shard, list[Record]]]:
-    """The missing shards of a checkpoint with their records; parameters are read only if some are missing."""
-    missing = [shard for shard in assignment.shards if not shard.path.exists()]
-    if not missing:
+    """Shards of a checkpoint with their records; parameters are read only if there are any."""
+    if not shards:
         return
     description = assignment.subject.description
-    params, _ = restore_params(assignment.subject.folder, description.step)
-    scorer = Scorer(description.model, params, config.batch_rows, assignment.tokenizer.pad_id)
-    for shard in missing:
-        yield shard, list(_records(assignment, shard, scorer, config, progress))
+    shardings = None
+    if partitioner is not None:
+        model.check_mesh(description.model, partitioner)
+        axes, shapes = model.logical_axes(description.model), model.abstract_params(description.model)
+        shardings = partitioner.tree_shardings(axes, shapes)
+    params, _ = restore_params(assignment.subject.folder, description.step, shardings)
+    pad_id = assignment.tokenizer.pad_id
+    scorer = Scorer(description.model, params, config.batch_rows, pad_id, partitioner)
+    for shard in shards:
+        yield shard, list(_records(assignment, shard, scorer, progress))
 
 
-def _records(
-    assignment: Assignment, shard: Shard, scorer: Scorer, config: EvalConfig, progress: "tqdm[Any]"
-) -> Iterator[Record]:
+def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: "tqdm[Any]") -> Iterator[Record]:
     """The records of a shard, in the order of its trials and K."""
     tokenizer, trials = assignment.tokenizer, shard.trials
-    stops = stop_ids(tokenizer, trials[0].task.template.delimiter)
-    by_shape = defaultdict(list)
-    requests = [make_request(trial, tokenizer, config.ks) for trial in trials]
-    for index, request in enumerate(requests):
-        by_shape[smallest_holding(assignment.shapes, request)].append(index)
-    answers: dict[int, dict[int, Answer]] = {}
-    for shape, indices in by_shape.items():
-        asked = scorer.answers([requests[index] for index in indices], shape, stops)
-        for number, answer in asked:
-            answers[indices[number]] = answer
-            progress.update()
+    task, settings = trials[0].task, trials[0].settings
+    decoding = Decoding(
+        tokenizer.start_id,
+        settings.beam_width,
+        settings.length_penalty,
+        settings.length_rule,
+        settings.temperature,
+    )
+    vocab_size = assignment.subject.description.model.vocab_size
+    stops = stop_transitions(tokenizer, task.template.delimiter, vocab_size)
+    requests, owners = [], []
     for index, trial in enumerate(trials):
-        for k in config.ks:
-            yield _record(assignment, trial, k, answers[index][min(k, trial.max_k)], config)
-
-
-def _record(assignment: Assignment, trial: Trial, k: int, answer: Answer, config: EvalConfig) -> Record:
-    template, example = trial.template(k), trial.query.example
-    gold, right = template.completion(example), (example.target, *example.aliases)
-    said: dict[str, Any] = {}
-    scored, scoring = answer.options[0], "greedy"
-    if trial.is_choice:
-        said = _options(trial, answer)
-        scored, scoring = answer.options[said["gold_option"]], f"options:{trial.task.option_rule}"
-    else:
-        said["prediction"] = answer_text(
-            assignment.tokenizer, answer.generated, trial.budget, template.delimiter
-        )
-    prompt = trial.prompt(k)
-    is_sample = trial.seed == 0 and trial.number < config.sample_prompts
-    return Record(
-        checkpoint=assignment.subject.label,
-        step=assignment.subject.description.step,
-        task=trial.task.name,
-        split=config.split,
-        instance=trial.query.instance.name,
-        query=trial.query.name,
-        cluster=trial.cluster,
-        seed=trial.seed,
-        k=k,
-        k_effective=min(k, trial.max_k),
-        instruction=trial.instructed,
-        condition=CONDITION,
-        demonstrations=config.demonstrations,
-        template=TEMPLATE,
-        prompt_sha256=prompt_hash(prompt),
-        prompt_tokens=1 + len(assignment.tokenizer.encode(prompt)),
-        lost=trial.lost,
-        input=example.input,
-        gold=gold,
-        gold_tokens=len(scored.tokens),
-        exact_match=exact_match(said["prediction"], right, trial.task.answer_rule),
-        token_accuracy=rounded(token_accuracy(scored.tokens, scored.argmax)),
-        log_likelihood=rounded(scored.log_likelihoods.mean()),
-        edit_distance=rounded(edit_distance(said["prediction"], gold)),
-        query_seen=trial.query_seen(k),
-        scoring=scoring,
-        f1=rounded(word_f1(said["prediction"], right)) if trial.task.answer_rule == "squad" else None,
-        aliases=example.aliases,
-        **said,
-        prompt=prompt if is_sample else None,
-    )
-
-
-def _options(trial: Trial, answer: Answer) -> dict[str, Any]:
-    """The fields of a record about its options, and what it predicts by the task's rule."""
-    example = trial.query.example
-    likelihoods, unconditional = (
-        tuple(rounded(each.log_likelihoods.sum()) for each in scored)
-        for scored in (answer.options, answer.unconditional)
-    )
-    lengths = tuple(len(each.tokens) for each in answer.options)
-    scores = option_scores(example.choices, lengths, likelihoods, unconditional, example.ending)
-    return {
-        "options": example.choices,
-        "ending": example.ending,
-        "gold_option": example.choices.index(example.target),
-        "option_tokens": lengths,
-        "option_log_likelihoods": likelihoods,
-        "unconditional_log_likelihoods": unconditional,
-        "prediction": example.choices[best(scores[trial.task.option_rule])],
-    }
+        found = trial_requests(trial, tokenizer)
+        requests += found
+        owners += [index] * len(found)
+    answers: list[dict[Key, Answer]] = [{} for _ in trials]
+    unread = Counter(owners)
+    for number, answer in scorer.answers(requests, assignment.shapes[task.name], stops, decoding):
+        owner = owners[number]
+        answers[owner] |= answer
+        unread[owner] -= 1
+        progress.update(unread[owner] == 0)
+    for trial, answer in zip(trials, answers, strict=True):
+        for k in settings.ks:
+            yield make_record(assignment.subject.source, tokenizer, trial, k, answer, decoding.name)
 
 
 def _union(plans: Sequence[Plan]) -> Plan:
@@ -356,4 +383,6 @@ def _union(plans: Sequence[Plan]) -> Plan:
         trials |= plan.trials
         tasks |= plan.tasks
     order = [name for plan in plans for name in plan.trials]
-    return dataclasses.replace(plans[0], trials={name: trials[name] for name in order}, tasks=tasks)
+    settings = {name: plan.settings[name] for plan in reversed(plans) for name in plan.settings}
+    in_order = {name: trials[name] for name in order}
+    return dataclasses.replace(plans[0], trials=in_order, tasks=tasks, settings=settings)

@@ -29,6 +29,9 @@ class MergingTokenizer(ByteTokenizer):
             joined = [*joined, self.merged, *piece]
         return joined
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return b">t" if token_id == self.merged else super().token_bytes(token_id)
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(">t" if i == self.merged else chr(i) for i in ids if i < 256 or i == self.merged)
 

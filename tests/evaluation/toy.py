@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from icl.evaluation.config import EvalConfig
 from icl.evaluation.plan import Trial
 from icl.tasks import Example, Query, Split, Task, TaskInstance, Template
+
+KS = (0, 1, 2, 4)
+"""The numbers of demonstrations of trials made here."""
 
 
 class ToyInstance(TaskInstance):
@@ -69,11 +73,16 @@ def trial(task: Task, demonstrations: Sequence[Example], query: Example, **chang
         query=Query(task.instance("held_out", 0), query, query.input),
         cluster=query.input,
         seed=0,
+        order=0,
+        condition="gold",
+        format="default",
+        template=task.template,
         instruction=None,
         instructed=False,
         demonstrations=tuple(demonstrations),
         max_k=len(demonstrations),
         lost=0,
         budget=4,
+        settings=EvalConfig(ks=KS),
     )
     return dataclasses.replace(made, **changes)
