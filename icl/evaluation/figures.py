@@ -3,15 +3,10 @@
 Panels are SVG for the report, whole figures PNG for everything else. The same results give the same bytes.
 """
 
-import io
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,189 +15,174 @@ from icl.evaluation.baselines import CHANCE
 from icl.evaluation.curves import (
     Curve,
     baselines,
+    by_task,
+    checkpoints,
     curves,
+    main_metric,
+    metric_name,
     models,
+    scale,
     shown_ks,
-    task_names,
     wording_name,
     wordings,
 )
+from icl.evaluation.figure_style import (
+    FAINT,
+    INK,
+    MARKERS,
+    PANEL_INCHES,
+    Style,
+    k_axis,
+    k_position,
+    look,
+    panel,
+    png,
+    score_axis,
+    styles,
+    svg,
+)
 from icl.evaluation.records import Result, write_file
-from icl.evaluation.results import MEAN
+from icl.evaluation.results import BASELINE, MEAN
 
-INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-MARKERS = {
-    "o": "<circle cx='18' cy='6' r='4'/>",
-    "s": "<rect x='14' y='2' width='8' height='8'/>",
-    "D": "<path d='M18 1l5 5-5 5-5-5z'/>",
-    "^": "<path d='M18 1l5 9h-10z'/>",
-    "v": "<path d='M18 11l5-9h-10z'/>",
-}
-"""Markers of matplotlib, and as they stand in the legend of the report."""
 DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
-PANEL_INCHES = (4.3, 3.1)
+MAX_PNG_ROWS = 80
+"""Tasks in one PNG, which cannot be arbitrarily tall."""
 
 
-class Style(NamedTuple):
-    """How the line of a model is drawn."""
+class Lines(NamedTuple):
+    """How the lines of all panels are drawn: models, and dashes of baselines by their scoring."""
 
-    color: str
-    marker: str
-
-
-def styles(results: Sequence[Result]) -> dict[str, Style]:
-    """Colours by the number of parameters, light for few and dark for many; a marker for every model."""
-    found = {curve.name: curve.first.params or 0 for curve in _all_models(results)}
-    sizes = sorted(set(found.values()))
-    shades = [0.72 - 0.6 * i / max(len(sizes) - 1, 1) for i in range(len(sizes))]
-    colors = [matplotlib.colors.to_hex(matplotlib.colormaps["magma"](shade)) for shade in shades]
-    return {
-        name: Style(colors[sizes.index(size)], marker)
-        for (name, size), marker in zip(found.items(), itertools.cycle(MARKERS), strict=False)
-    }
+    models: Mapping[str, Style]
+    dashes: Mapping[str, tuple[float, ...]]
 
 
-def panel_svg(results: Sequence[Result], task: str, instruction: bool) -> str:
-    """One panel as an SVG element to stand in HTML."""
-    with _look():
-        figure = Figure(figsize=PANEL_INCHES, layout="constrained")
-        _draw(figure.subplots(), results, task, instruction, title=False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+def lines(results: Sequence[Result]) -> Lines:
+    """The same look of a model or baseline in every panel; chance is the finest."""
+    names = dict.fromkeys(row.scoring for row in results if row.checkpoint == BASELINE)
+    rules = [name for name in names if name != CHANCE]
+    dashes = {name: DASHES[i % len(DASHES)] for i, name in enumerate(rules)}
+    return Lines(styles(results), dashes | ({CHANCE: (1, 3)} if CHANCE in names else {}))
 
 
-def legend_svg(results: Sequence[Result]) -> list[tuple[str, str]]:
+def panel_svg(rows: Sequence[Result], looks: Lines, task: str, instruction: bool) -> str:
+    """One panel as an SVG element to stand in HTML; `rows` are the task's."""
+    with look():
+        figure, axes = panel()
+        _draw(axes, rows, looks, task, instruction, title=False)
+        return svg(figure)
+
+
+def legend_svg(results: Sequence[Result], looks: Lines) -> list[tuple[str, str]]:
     """Names of all lines, each with its sign as an SVG element."""
-    found = curves(results, MEAN, wordings(results)[0])
-    looks = styles(results)
     signs = []
-    for curve in models(found):
-        color, marker = looks[curve.name]
+    for name, row in checkpoints(results).items():
+        color, marker = looks.models[name]
         line = "<path d='M0 6h36' stroke-width='2.5'/>"
-        signs.append((_label(curve), f"<g stroke='{color}' fill='{color}'>{line}{MARKERS[marker]}</g>"))
-    for curve, dashes in zip(baselines(found), _dashes(found), strict=True):
+        signs.append((_label(name, row), f"<g stroke='{color}' fill='{color}'>{line}{MARKERS[marker]}</g>"))
+    for name, dashes in looks.dashes.items():
         pattern = " ".join(str(2 * length) for length in dashes)
         line = f"<path d='M0 6h36' stroke='{FAINT}' stroke-width='1.8' stroke-dasharray='{pattern}'/>"
-        signs.append((_label(curve), line))
+        signs.append((_rule(name), line))
     return [(name, f"<svg viewBox='0 0 36 12' aria-hidden='true'>{sign}</svg>") for name, sign in signs]
 
 
 def write_figures(folder: Path, results: Sequence[Result]) -> list[Path]:
     """Writes `k_curve.png`, the mean over tasks, and `k_curve_tasks.png`, every task; returns their paths."""
-    settings = wordings(results)
-    mean, by_task = folder / "k_curve.png", folder / "k_curve_tasks.png"
-    write_file(mean, _png(results, [[(MEAN, instruction) for instruction in settings]]))
-    grid = [[(task, instruction) for instruction in settings] for task in task_names(results)]
-    write_file(by_task, _png(results, grid))
-    return [mean, by_task]
+    settings, found = wordings(results), by_task(results)
+    mean, by_name = folder / "k_curve.png", folder / "k_curve_tasks.png"
+    looks = lines(results)
+    write_file(mean, _png(results, found, looks, [[(MEAN, instruction) for instruction in settings]]))
+    names = [task for task in found if task != MEAN][:MAX_PNG_ROWS]
+    grid = [[(task, instruction) for instruction in settings] for task in names]
+    write_file(by_name, _png(results, found, looks, grid))
+    return [mean, by_name]
 
 
-def _png(results: Sequence[Result], grid: Sequence[Sequence[tuple[str, bool]]]) -> bytes:
+def _png(
+    results: Sequence[Result],
+    found: Mapping[str, Sequence[Result]],
+    looks: Lines,
+    grid: Sequence[Sequence[tuple[str, bool]]],
+) -> bytes:
     """A grid of panels with one legend below."""
-    with _look():
+    with look():
         rows, columns = len(grid), len(grid[0])
         size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.5)
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        axes = figure.subplots(rows, columns, squeeze=False)
         for i, row in enumerate(grid):
             for j, (task, instruction) in enumerate(row):
-                _draw(axes[i][j], results, task, instruction, title=True)
-        handles = _legend(results)
+                _draw(axes[i][j], found.get(task, ()), looks, task, instruction, title=True)
+        handles = _legend(results, looks)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * columns))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
+        return png(figure)
 
 
-def _draw(axes: Axes, results: Sequence[Result], task: str, instruction: bool, *, title: bool) -> None:
-    found, looks = curves(results, task, instruction), styles(results)
-    for curve, dashes in zip(baselines(found), _dashes(found), strict=True):
-        axes.plot(*_line(curve), color=FAINT, linewidth=1, dashes=dashes)
+def _draw(
+    axes: Axes, rows: Sequence[Result], looks: Lines, task: str, instruction: bool, *, title: bool
+) -> None:
+    metric = main_metric(rows, task)
+    found = curves(rows, task, instruction, metric=metric)
+    for curve in baselines(found):
+        dashes = looks.dashes[curve.first.scoring]
+        axes.plot(*line(curve, metric), color=FAINT, linewidth=1, dashes=dashes)
     for curve in models(found):
-        look = looks[curve.name]
-        x, y = _line(curve)
-        low, high = _band(curve)
-        axes.fill_between(x, low, high, color=look.color, alpha=0.14, linewidth=0)
-        axes.plot(x, y, color=look.color, marker=look.marker, markersize=4, linewidth=1.6)
-        for k, row in curve.points.items():
-            seeds = [100 * value for value in row.seed_values]
-            axes.plot([_x(k)] * len(seeds), seeds, ".", color=look.color, alpha=0.3, markersize=2.5)
-    ks = shown_ks(results)
-    axes.set_xticks([_x(k) for k in ks], [str(k) for k in ks])
-    axes.set_xlabel("demonstrations K")
-    axes.set_ylim(-3, 103)
-    axes.set_ylabel("exact match, %")
+        _draw_model(axes, curve, metric, looks.models[curve.name])
+    k_axis(axes, shown_ks(rows) or [0])
+    score_axis(axes, metric_name(metric), scale(metric) == 100)
     if title:
         name = "mean over tasks" if task == MEAN else task
         axes.set_title(f"{name}, {wording_name(instruction)}", color=INK)
 
 
-def _legend(results: Sequence[Result]) -> list[Line2D]:
-    looks, found = styles(results), curves(results, MEAN, wordings(results)[0])
+def _draw_model(axes: Axes, curve: Curve, metric: str, style: Style) -> None:
+    """The curve with its intervals; lightly around them what holds for all K at once; dots for seeds."""
+    x, y = line(curve, metric)
+    times = scale(metric)
+    for ends, alpha in ((_band, 0.07), (_interval, 0.14)):
+        spans = [ends(row) for row in curve.points.values()]
+        low, high = ([times * span[i] for span in spans] for i in (0, 1))
+        axes.fill_between(x, low, high, color=style.color, alpha=alpha, linewidth=0)
+    axes.plot(x, y, color=style.color, marker=style.marker, markersize=4, linewidth=1.6)
+    for k, row in curve.points.items():
+        seeds = [times * value for value in row.seed_values]
+        axes.plot([k_position(k)] * len(seeds), seeds, ".", color=style.color, alpha=0.3, markersize=2.5)
+        if row.order_values:
+            orders = [times * value for value in row.order_values]
+            axes.vlines(k_position(k), min(orders), max(orders), color=style.color, linewidth=0.8, alpha=0.8)
+
+
+def line(curve: Curve, metric: str) -> tuple[list[float], list[float]]:
+    """Positions and values of a curve as they are drawn."""
+    return [k_position(k) for k in curve.points], [scale(metric) * row.value for row in curve.points.values()]
+
+
+def _interval(row: Result) -> tuple[float, float]:
+    """The interval; no wider than the point where there is none."""
+    if row.ci_low is None or row.ci_high is None:
+        return row.value, row.value
+    return row.ci_low, row.ci_high
+
+
+def _band(row: Result) -> tuple[float, float]:
+    if row.band_low is None or row.band_high is None:
+        return _interval(row)
+    return row.band_low, row.band_high
+
+
+def _legend(results: Sequence[Result], looks: Lines) -> list[Line2D]:
     handles = []
-    for curve in _all_models(results):
-        look = looks[curve.name]
-        handles.append(
-            Line2D([], [], color=look.color, marker=look.marker, markersize=4, label=_label(curve))
-        )
-    for curve, dashes in zip(baselines(found), _dashes(found), strict=True):
-        handles.append(Line2D([], [], color=FAINT, linewidth=1, dashes=dashes, label=curve.name))
+    for name, row in checkpoints(results).items():
+        color, marker = looks.models[name]
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=4, label=_label(name, row)))
+    for name, dashes in looks.dashes.items():
+        handles.append(Line2D([], [], color=FAINT, linewidth=1, dashes=dashes, label=_rule(name)))
     return handles
 
 
-def _label(curve: Curve) -> str:
-    return f"{curve.name} ({curve.first.params:,} parameters)" if curve.first.params else curve.name
+def _label(name: str, row: Result) -> str:
+    return f"{name} ({row.params:,} parameters)" if row.params else name
 
 
-def _all_models(results: Sequence[Result]) -> list[Curve]:
-    return models(curves(results, MEAN, wordings(results)[0]))
-
-
-def _dashes(found: Sequence[Curve]) -> list[tuple[float, ...]]:
-    """A pattern for each baseline; chance is the finest."""
-    names = [curve.first.scoring for curve in baselines(found)]
-    return [(1, 3) if name == CHANCE else DASHES[i % len(DASHES)] for i, name in enumerate(names)]
-
-
-def _x(k: int) -> float:
-    """Where a K stands: evenly spread where K doubles, and with a place for 0."""
-    return math.log2(k + 1)
-
-
-def _line(curve: Curve) -> tuple[list[float], list[float]]:
-    return [_x(k) for k in curve.points], [100 * row.value for row in curve.points.values()]
-
-
-def _band(curve: Curve) -> tuple[list[float], list[float]]:
-    """The interval at every K; no wider than the point where there is none."""
-    rows = curve.points.values()
-    low = [row.value if row.ci_low is None else row.ci_low for row in rows]
-    high = [row.value if row.ci_high is None else row.ci_high for row in rows]
-    return [100 * value for value in low], [100 * value for value in high]
-
-
-@contextmanager
-def _look() -> Iterator[None]:
-    """Fonts, colours and grid of all figures. Names of tasks and models are text, never mathematics."""
-    settings: dict[Any, Any] = {
-        "font.size": 9,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": INK,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "grid.color": GRID,
-        "grid.linewidth": 0.7,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "svg.hashsalt": "icl",
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context(settings):
-        yield
+def _rule(scoring: str) -> str:
+    return scoring.partition(":")[2].replace("_", " ")

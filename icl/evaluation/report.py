@@ -1,31 +1,34 @@
-"""The report: one HTML file that needs nothing else, with K-curves, tables, whole prompts and provenance.
+"""The report: one HTML file that needs nothing else, with curves, tables, whole prompts and provenance.
 
-Whatever tasks, prompts, models or paths say is escaped: it is text of others.
+Whatever tasks, prompts, models or paths say is escaped: it is text of others. Links lead to the records
+beside it and nowhere else.
 """
 
 import dataclasses
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 
-from icl.evaluation import published
 from icl.evaluation.config import EvalConfig
 from icl.evaluation.curves import (
-    Curve,
-    baselines,
+    by_task,
     curves,
     models,
     shown_ks,
     task_names,
-    wording_name,
     wordings,
 )
-from icl.evaluation.figures import legend_svg, panel_svg, write_figures
+from icl.evaluation.figures import Lines, legend_svg, lines, write_figures
 from icl.evaluation.findings import findings
 from icl.evaluation.records import Record, Result, write_file
+from icl.evaluation.report_differences import Difference, differences_section
+from icl.evaluation.report_html import INSTRUCTION, count, folded, k_heads, said, score_table, table
+from icl.evaluation.report_published import by_size_section, published_section
+from icl.evaluation.report_tasks import RecordFiles, panel, task_page, variants
 from icl.evaluation.results import MEAN
+from icl.evaluation.size_figures import size_panels, write_by_size
 from icl.training.description import Description
 
 TEMPLATE_FILE = "report_template.html"
@@ -44,6 +47,9 @@ def write_report(
     samples: Sequence[Record],
     provenance: Mapping[str, Description],
     config: EvalConfig,
+    *,
+    differences: Sequence[Difference] = (),
+    record_files: RecordFiles | None = None,
 ) -> None:
     """Writes the report, and its figures as PNG beside it.
 
@@ -53,144 +59,97 @@ def write_report(
       samples: Records that hold their prompts, to be shown whole.
       provenance: What every checkpoint says of itself, by label.
       config: What was asked.
+      differences: What comparisons of runs and conditions found.
+      record_files: Paths of files of records, from the report's folder, by checkpoint and task.
     """
     template = string.Template(resources.files(__package__).joinpath(TEMPLATE_FILE).read_text("utf-8"))
-    tasks, settings = task_names(results), wordings(results)
+    looks, panels = lines(results), size_panels(results)
     parts = {
         "title": "In-context learning: score against demonstrations",
         "subtitle": escape(_subtitle(results, provenance, config)),
         "findings": "\n".join(f"<li>{escape(sentence)}</li>" for sentence in findings(results)),
-        "legend": _legend(results),
-        "mean_panels": "\n".join(_panel(results, MEAN, instruction) for instruction in settings),
-        "mean_table": _score_table(results, MEAN),
-        "published": _published(results, provenance),
-        "task_panels": "\n".join(_panel(results, task, setting) for task in tasks for setting in settings),
-        "task_tables": "\n".join(
-            f"<details><summary>Table of {escape(task)}</summary><div class='card scroll'>"
-            f"{_score_table(results, task)}</div></details>"
-            for task in tasks
+        "legend": _legend(results, looks),
+        "mean": _mean(by_task(results).get(MEAN, []), looks),
+        "by_size": by_size_section(panels, provenance),
+        "published": published_section(results, provenance),
+        "differences": differences_section(differences),
+        "task_links": "".join(
+            f"<li><a href='#task-{number}'>{escape(task)}</a></li>"
+            for number, task in enumerate(task_names(results), start=1)
         ),
-        "prompts": "\n".join(_prompts(samples, task) for task in tasks),
-        "seed_table": _seed_table(results),
+        "tasks": _tasks(results, looks, samples, provenance, record_files or {}),
         "method": f"<p>{escape(_method(config))}</p>",
         "excluded": _excluded(provenance),
         "provenance": _provenance(provenance, config),
     }
     write_file(path, template.substitute(parts).encode("utf-8", "replace"))
     write_figures(path.parent, results)
+    write_by_size(path.parent, panels)
 
 
 def _subtitle(results: Sequence[Result], provenance: Mapping[str, Description], config: EvalConfig) -> str:
-    mean = next(row for row in results if row.task == MEAN and row.n)
-    tasks = task_names(results)
+    tasks = by_task(results)
+    tasks.pop(MEAN, None)
+    queries = sum(max(row.n for row in rows) for rows in tasks.values())
+    seeds = max(row.seeds for row in results)
     kind = "held-out" if config.split == "held_out" else "training"
     return (
-        f"{_count(len(provenance), 'checkpoint')} ({', '.join(provenance)}), {_count(len(tasks), 'task')} "
-        f"({', '.join(tasks)}); {mean.n} {kind} queries, {_count(config.seeds, 'demonstration seed')}, K = "
-        f"{', '.join(map(str, config.ks))}."
+        f"{count(len(provenance), 'checkpoint')} ({', '.join(provenance)}), {count(len(tasks), 'task')} "
+        f"({', '.join(tasks)}); {queries:,} {kind} queries, {count(seeds, 'demonstration seed')}, K = "
+        f"{', '.join(map(str, shown_ks(results)))}."
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _mean(rows: Sequence[Result], looks: Lines) -> str:
+    """The mean over tasks; tasks without a number of demonstrations in common have none."""
+    if not rows:
+        return (
+            "<p class='note'>The tasks have no number of demonstrations in common, so there is no mean.</p>"
+        )
+    figures = "".join(
+        f"<div class='card'>{panel(rows, looks, MEAN, instruction)}</div>" for instruction in wordings(rows)
+    )
+    return (
+        f"<div class='panels'>{figures}</div><div "
+        f"class='card'>{score_table(rows, MEAN)}{variants(rows, MEAN)}"
+        f"{_seed_table(rows)}</div>"
+    )
 
 
-def _legend(results: Sequence[Result]) -> str:
-    items = (f"<li>{svg}{escape(name)}</li>" for name, svg in legend_svg(results))
+def _tasks(
+    results: Sequence[Result],
+    looks: Lines,
+    samples: Sequence[Record],
+    provenance: Mapping[str, Description],
+    record_files: RecordFiles,
+) -> str:
+    shown: dict[str, list[Record]] = {}
+    for record in samples:
+        shown.setdefault(record.task, []).append(record)
+    found = by_task(results)
+    return "\n".join(
+        task_page(number, found[task], looks, shown.get(task, []), provenance, record_files)
+        for number, task in enumerate(task_names(results), start=1)
+    )
+
+
+def _legend(results: Sequence[Result], looks: Lines) -> str:
+    items = (f"<li>{svg}{escape(name)}</li>" for name, svg in legend_svg(results, looks))
     return f"<ul class='legend'>{''.join(items)}</ul>"
 
 
-def _panel(results: Sequence[Result], task: str, instruction: bool) -> str:
-    found = curves(results, task, instruction)
-    if not found:
-        return ""
-    name = "Mean over tasks" if task == MEAN else task
-    title = f"{name}, {wording_name(instruction)}"
-    label = "; ".join(
-        f"{curve.name} {100 * curve.last.value:.0f} % at K = {curve.last.k}" for curve in models(found)
-    )
-    return (
-        f"<figure class='card'><h3>{escape(title)}</h3><div role='img' aria-label='{escape(label)}'>"
-        f"{panel_svg(results, task, instruction)}</div></figure>"
-    )
-
-
-def _score_table(results: Sequence[Result], task: str) -> str:
-    ks = shown_ks(results)
-    rows = []
-    for instruction in wordings(results):
-        found = curves(results, task, instruction)
-        rows += [_score_row(curve, ks, "yes" if instruction else "no") for curve in models(found)]
-    rules = baselines(curves(results, task, wordings(results)[0]))
-    rows += [_score_row(curve, ks, "") for curve in rules]
-    return _table(["exact match, %", "parameters", "instruction", *(f"K = {k}" for k in ks)], rows)
-
-
-def _score_row(curve: Curve, ks: Sequence[int], instruction: str) -> list[str]:
-    params = f"{curve.first.params:,}" if curve.first.params else ""
-    return [escape(curve.name), params, instruction, *(_score(curve.points.get(k)) for k in ks)]
-
-
-def _score(row: Result | None) -> str:
-    if row is None:
-        return ""
-    if row.ci_low is None or row.ci_high is None:
-        return f"{100 * row.value:.1f}"
-    interval = f"{100 * row.ci_low:.0f}–{100 * row.ci_high:.0f}"
-    fitted = "" if row.k_effective == row.k else f"<br><small>K fitted {row.k_effective:g}</small>"
-    return f"{100 * row.value:.1f}<br><small>{interval}</small>{fitted}"
-
-
-def _published(results: Sequence[Result], provenance: Mapping[str, Description]) -> str:
-    """Our scores beside those of Table H.1, where there are tasks of that table; else nothing."""
-    found = {task: one for task in task_names(results) if (one := published.published(task))}
-    if not found:
-        return ""
-    ks = shown_ks(results)
-    head = ["exact match, %", "instruction", *(f"K = {k}" for k in ks)]
-    head += [f"{size}, {setting}-shot" for size in _PUBLISHED_SIZES for setting in published.SETTINGS]
-    scores: dict[tuple[str, bool], dict[str, dict[int, Result]]] = {}
-    rows = []
-    for task, one in found.items():
-        for instruction in wordings(results):
-            for curve in models(curves(results, task, instruction)):
-                scores.setdefault((curve.name, instruction), {})[task] = curve.points
-                label = _trained_label(provenance[curve.name], task)
-                name = f"{escape(task)}<br><small>{escape(curve.name)}, {label}</small>"
-                cells = [_score(curve.points.get(k)) for k in ks]
-                rows.append([name, "yes" if instruction else "no", *cells, *_published_cells([one])])
-    for (model, instruction), by_task in scores.items():
-        means = [
-            f"{100 * sum(points[k].value for points in by_task.values() if k in points) / len(by_task):.1f}"
-            for k in ks
-        ]
-        name = f"mean of {_count(len(by_task), 'task')}<br><small>{escape(model)}</small>"
-        cells = _published_cells([found[task] for task in by_task])
-        rows.append([name, "yes" if instruction else "no", *means, *cells])
-    few = sorted({one.k for one in found.values()})
-    return (
-        "<section><h2>Beside the published scores</h2><p class='lead'>Table H.1 of Language Models are "
-        "Few-Shot Learners (arXiv 2005.14165), whose few-shot scores have K = "
-        f"{' or '.join(map(str, few))}. This is not the setting of those models: they met such tasks only by "
-        "chance in their training text. A model marked <em>trained on the task family</em> was trained on "
-        "other examples of the same task.</p><div class='card scroll'>"
-        f"{_table(head, rows)}</div></section>"
-    )
-
-
-_PUBLISHED_SIZES = ("1.3B", "13B", "175B")
-
-
-def _published_cells(found: Sequence[published.Published]) -> list[str]:
-    return [
-        f"{published.mean_percent(found, setting, size):.1f}"
-        for size in _PUBLISHED_SIZES
-        for setting in published.SETTINGS
-    ]
-
-
-def _trained_label(description: Description, task: str) -> str:
-    return f"{'' if description.was_trained_on(task) else 'not '}trained on the task family"
+def _seed_table(rows: Sequence[Result]) -> str:
+    """The mean over tasks under every demonstration seed."""
+    ks = shown_ks(rows)
+    lines_of = []
+    for instruction in wordings(rows):
+        for curve in models(curves(rows, MEAN, instruction)):
+            for seed in range(min(len(row.seed_values) for row in curve.points.values())):
+                points = (curve.points.get(k) for k in ks)
+                values = ("" if row is None else f"{100 * row.seed_values[seed]:.1f}" for row in points)
+                lines_of.append([escape(curve.name), said(instruction), str(seed), *values])
+    head = ["checkpoint", INSTRUCTION, "seed", *k_heads(ks)]
+    return folded("Exact match under each demonstration seed", table(head, lines_of))
 
 
 def _excluded(provenance: Mapping[str, Description]) -> str:
@@ -198,90 +157,39 @@ def _excluded(provenance: Mapping[str, Description]) -> str:
     rows = []
     for label, description in provenance.items():
         excluded = description.excluded
-        for name, count in excluded.get("examples", {}).items():
-            rows.append([escape(label), escape(name), f"{count:,} examples drawn and passed over"])
+        for name, number in excluded.get("examples", {}).items():
+            rows.append([escape(label), escape(name), f"{number:,} examples drawn and passed over"])
         for name, counts in excluded.get("corpora", {}).items():
-            said = ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in counts.items())
-            if said:
-                rows.append([escape(label), escape(name), escape(said)])
+            told = ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in counts.items())
+            if told:
+                rows.append([escape(label), escape(name), escape(told)])
     if not rows:
         return ""
     numbers = ", ".join(f"{label} {d.excluded.get('identities', 0):,}" for label, d in provenance.items())
     return (
         "<p>Held-out examples that training must not show, by the number of their identities: "
-        f"{escape(numbers)}.</p><div class='card scroll'>"
-        f"{_table(['checkpoint', 'task or corpus', 'kept out'], rows)}</div>"
+        f"{escape(numbers)}.</p><div class='card'>"
+        f"{table(['checkpoint', 'task or corpus', 'kept out'], rows)}</div>"
     )
-
-
-def _seed_table(results: Sequence[Result]) -> str:
-    ks = shown_ks(results)
-    rows = []
-    for instruction in wordings(results):
-        for curve in models(curves(results, MEAN, instruction)):
-            for seed in range(len(curve.first.seed_values)):
-                values = (f"{100 * curve.points[k].seed_values[seed]:.1f}" for k in ks)
-                rows.append([escape(curve.name), "yes" if instruction else "no", str(seed), *values])
-    return _table(["checkpoint", "instruction", "seed", *(f"K = {k}" for k in ks)], rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the cells are HTML."""
-    heads = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
-    lines = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
-def _prompts(samples: Sequence[Record], task: str) -> str:
-    """The sampled prompts of a task, each with the answers of all checkpoints; two of them unfolded."""
-    prompts: dict[tuple[bool, int, str], list[Record]] = {}
-    for record in samples:
-        if record.task == task:
-            prompts.setdefault((record.instruction, record.k_effective, record.prompt_sha256), []).append(
-                record
-            )
-    plain, instructed = ([key for key in sorted(prompts) if key[0] == setting] for setting in (False, True))
-    unfolded = [*plain[-1:], *instructed[:1]]
-    blocks = []
-    for key in [*plain, *instructed]:
-        by_checkpoint = {record.checkpoint: record for record in prompts[key]}
-        opened = " open" if key in unfolded else ""
-        blocks.append(
-            f"<details{opened}><summary>K = {key[1]}, {wording_name(key[0])}</summary>"
-            f"<pre>{escape(prompts[key][0].prompt or '')}</pre><ul class='answers'>"
-            f"{''.join(map(_answer, by_checkpoint.values()))}</ul></details>"
-        )
-    return f"<div class='card prompts'><h3>{escape(task)}</h3>{''.join(blocks)}</div>"
-
-
-def _answer(record: Record) -> str:
-    """What a checkpoint said, marked right or wrong in words and colour, and the gold answer if wrong."""
-    kind, gold = "right", ""
-    if not record.exact_match:
-        kind, gold = "wrong", f" (the answer is <mark class='gold'>{escape(record.gold.strip())}</mark>)"
-    said = f"<mark class='{kind}'>{escape(record.prediction.strip()) or 'nothing'}</mark>"
-    return f"<li>{escape(record.checkpoint)}: {said} {kind}{gold}{_options(record)}</li>"
-
-
-def _options(record: Record) -> str:
-    """The options with their scores by the task's rule, the best first."""
-    if not record.options:
-        return ""
-    rule = record.scoring.partition(":")[2]
-    scores = record.option_scores()[rule]
-    ranked = sorted(zip(scores, record.options, strict=True), key=lambda pair: -pair[0])
-    rows = [[escape(text), f"{score:.3f}"] for score, text in ranked]
-    return f"<details><summary>options</summary>{_table(['option', escape(rule)], rows)}</details>"
 
 
 def _method(config: EvalConfig) -> str:
     budget = (
         f"at most {config.max_new_tokens}" if config.max_new_tokens else "as many as the longest answer has"
     )
+    decoding = "greedy"
+    if config.beam_width > 1:
+        decoding = (
+            f"from a beam search of width {config.beam_width} with length penalty {config.length_penalty} "
+            f"({config.length_rule})"
+        )
+    elif config.temperature:
+        decoding = f"sampled at temperature {config.temperature}"
+    own = " Tasks with settings of their own have them in the list at the end." if config.per_task else ""
     return (
-        f"Answers are greedy, {budget} tokens, cut at the delimiter; exact match ignores white space around "
-        f"them. Where there are options, the likeliest is the answer: by log-likelihood a token, or by its "
-        f"gain over the option after the task's answer context alone, as the records say. The demonstrations "
+        f"Generated answers are {decoding}, {budget} tokens, cut at the delimiter; "
+        "exact match ignores white space around them, and what else the task's rule says. Where there are "
+        "options, the best of them by the task's rule is the answer, as the records say. The demonstrations "
         f"for K are the first of those for a larger K, and never share the query's "
         f"exclusion key. {_INTERVALS[config.demonstrations]} Clusters are task instances; in tasks of one "
         "instance, passages or queries. Scores in 0 to 100 % with fewer than 300 clusters, or at 0 or 100 %, "
@@ -289,6 +197,7 @@ def _method(config: EvalConfig) -> str:
         "Student's t. Rules to compare with: chance, a guess among the answers that the form allows; copy, "
         "the input itself; majority, the answer most frequent among the demonstrations; training majority, "
         "the most frequent in the whole pool; lookup, the answer shown for the same input, else majority."
+        f"{own}"
     )
 
 
@@ -308,4 +217,4 @@ def _provenance(provenance: Mapping[str, Description], config: EvalConfig) -> st
     ]
     head = ["checkpoint", "rung", "step", "tokens", "parameters", "training seed", "code", "packages"]
     settings = ", ".join(f"{name} = {value!r}" for name, value in dataclasses.asdict(config).items())
-    return f"<div class='provenance'>{_table(head, rows)}</div><p class='lead'>{escape(settings)}</p>"
+    return f"<div class='provenance'>{table(head, rows)}</div><p class='lead'>{escape(settings)}</p>"

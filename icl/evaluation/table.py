@@ -2,32 +2,62 @@
 
 from collections.abc import Sequence
 
-from icl.evaluation.curves import Curve, baselines, curves, models, percent, shown_ks, wordings
+from icl.evaluation.curves import Curve, baselines, by_task, curves, models, percent, shown_ks, wordings
 from icl.evaluation.records import Result
 from icl.evaluation.results import MEAN
 
+WIDTH = 110
+"""Characters of a line; the columns of more numbers of demonstrations stand below."""
+
 
 def k_curve_table(results: Sequence[Result], task: str = MEAN) -> str:
-    """Exact match in percent: a row a checkpoint and wording, then the baselines; a column a K."""
-    ks = shown_ks(results)
-    lines = [["exact match, %", "parameters", "instruction", *(f"K={k}" for k in ks)]]
-    for instruction in wordings(results):
-        found = models(curves(results, task, instruction))
-        lines += [_line(curve, ks, "yes" if instruction else "no") for curve in found]
+    """Exact match in percent: a row a checkpoint and wording, then the baselines; a column a K.
+
+    The mean has the numbers of demonstrations that all tasks share; where there is none, every task has a
+    table of its own.
+    """
+    found = by_task(results)
+    if task == MEAN and MEAN not in found:
+        return "\n\n".join(f"{name}\n{_table(rows, name)}" for name, rows in found.items())
+    return _table(found.get(task, []), task)
+
+
+def _table(rows: Sequence[Result], task: str) -> str:
+    settings = wordings(rows) or [False]
+    named: list[tuple[list[str], Curve]] = []
+    for instruction in settings:
+        for curve in models(curves(rows, task, instruction)):
+            params = f"{curve.first.params:,}" if curve.first.params else ""
+            named.append(([curve.name, params, "yes" if instruction else "no"], curve))
     # Baselines do not read the instruction.
-    lines += [_line(curve, ks, "") for curve in baselines(curves(results, task, wordings(results)[0]))]
-    return _aligned(lines)
+    named += [([curve.name, "", ""], curve) for curve in baselines(curves(rows, task, settings[0]))]
+    ks = shown_ks([row for _, curve in named for row in curve.points.values()])
+    head = ["exact match, %", "parameters", "instruction"]
+    columns = [[f"K={k}", *(percent(curve.points.get(k)) for _, curve in named)] for k in ks]
+    stub = [list(cells) for cells in zip(head, *(cells for cells, _ in named), strict=True)]
+    return "\n\n".join(_aligned([*stub, *part]) for part in _parts(stub, columns))
 
 
-def _line(curve: Curve, ks: Sequence[int], instruction: str) -> list[str]:
-    params = f"{curve.first.params:,}" if curve.first.params else ""
-    return [curve.name, params, instruction, *(percent(curve.points.get(k)) for k in ks)]
+def _parts(stub: Sequence[Sequence[str]], columns: Sequence[list[str]]) -> list[list[list[str]]]:
+    """Columns in parts that fit a line, each beside the stub."""
+    parts: list[list[list[str]]] = [[]]
+    for column in columns:
+        taken = sum(_width(each) + 2 for each in [*stub, *parts[-1], column]) - 2
+        if parts[-1] and taken > WIDTH:
+            parts.append([])
+        parts[-1].append(column)
+    return parts
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    widths = [_width(column) for column in columns]
     text = []
-    for line in lines:
-        name, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        text.append("  ".join([name.strip().ljust(widths[0]), *rest]).rstrip())
+    for line in zip(*columns, strict=True):
+        name, *rest = line
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        text.append("  ".join([name.ljust(widths[0]), *cells]).rstrip())
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
