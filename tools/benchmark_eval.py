@@ -13,6 +13,7 @@ import argparse
 import functools
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,10 @@ from icl.data.keys import generator
 from icl.data.tokenizer import ByteTokenizer
 from icl.evaluation.config import Demonstrations, EvalConfig
 from icl.evaluation.plan import Trial, make_plan
-from icl.evaluation.scoring import Request, Scorer, choose_shapes, make_request, smallest_holding
+from icl.evaluation.requests import choose_shapes, trial_requests
+from icl.evaluation.savings import reading
+from icl.evaluation.scoring import Decoding, Scorer
+from icl.evaluation.stops import stop_transitions
 from icl.model import ModelConfig
 from icl.tasks.pool import PoolTask
 from icl.tasks.task import Example, Template
@@ -68,15 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_length=-(-longest // 64) * 64,
     )
     params = model.init_params(config, jax.random.key(0))
-    requests = [make_request(trial, TOKENIZER, ks) for trial in trials]
     whole = list(whole_prompts(trials, ks))
-    shared, ours = timed(lambda: shared_prefix(config, params, requests), settings.rounds)
+    shared, ours = timed(lambda: shared_prefix(config, params, trials), settings.rounds)
     runs = {n: timed(lambda n=n: each_alone(config, params, whole, n), settings.rounds) for n in BATCH_TOKENS}
     fastest = min(runs, key=lambda n: runs[n][1])
     alone, theirs = runs[fastest]
     print(f"each alone, by positions a batch: {', '.join(f'{n:,} {runs[n][1]:.2f} s' for n in runs)}")
     apart = max(abs(shared[place] - alone[place]) for place in alone)
-    _report(config, requests, whole, ours, theirs, apart)
+    _report(config, trials, whole, ours, theirs, apart)
     return 0 if apart < 1e-2 else 1
 
 
@@ -113,21 +116,17 @@ def whole_prompts(trials: Sequence[Trial], ks: Sequence[int]) -> Iterator[Whole]
                 yield Whole(tokens.full, tokens.gold_start, (number, k, option))
 
 
-def shared_prefix(config: ModelConfig, params: Any, requests: Sequence[Request]) -> dict[Any, float]:
+def shared_prefix(config: ModelConfig, params: Any, trials: Sequence[Trial]) -> dict[Any, float]:
     """Log-likelihoods by (trial, K, option), as `icl.eval` finds them."""
-    counts: dict[Any, int] = {}
-    for request in requests:
-        counts[request.shape] = counts.get(request.shape, 0) + 1
-    shapes = choose_shapes(counts, 2)
+    requests = [request for trial in trials for request in trial_requests(trial, TOKENIZER)]
+    shapes = choose_shapes(Counter(request.shape for request in requests), 2)
     scorer = Scorer(config, params, 64, TOKENIZER.pad_id)
+    stops = stop_transitions(TOKENIZER, trials[0].template.delimiter, config.vocab_size)
     found = {}
-    for shape in shapes:
-        held = [n for n, request in enumerate(requests) if smallest_holding(shapes, request) == shape]
-        answers = scorer.answers([requests[n] for n in held], shape, (TOKENIZER.start_id,))
-        for number, by_k in answers:
-            for k, answer in by_k.items():
-                for option, scored in enumerate(answer.options):
-                    found[held[number], k, option] = float(scored.log_likelihoods.sum())
+    for number, answers in scorer.answers(requests, shapes, stops, Decoding(TOKENIZER.start_id)):
+        for key, answer in answers.items():
+            for option, scored in enumerate(answer.options):
+                found[number, key.k, option] = float(scored.log_likelihoods.sum())
     return found
 
 
@@ -176,33 +175,19 @@ def timed(run: Any, rounds: int) -> tuple[dict[Any, float], float]:
     return found, min(seconds)
 
 
-def forward_flops(config: ModelConfig, first: int, last: int) -> float:
-    """FLOPs of reading positions first <= p < last, each of which sees p + 1 keys; logits left out."""
-    params = model.num_non_embedding_params(config)
-    seen = (last * (last + 1) - first * (first + 1)) / 2
-    return 2.0 * params * (last - first) + 4.0 * config.num_layers * config.embed_dim * seen
-
-
 def _report(
     config: ModelConfig,
-    requests: Sequence[Request],
+    trials: Sequence[Trial],
     whole: Sequence[Whole],
     ours: float,
     theirs: float,
     apart: float,
 ) -> None:
-    prefixes = [request.prefix for request in requests]
-    distinct = [prefix for i, prefix in enumerate(prefixes) if prefix not in prefixes[:i]]
-    spans = [(0, len(prefix)) for prefix in distinct]
-    for request in requests:
-        for branch in request.branches:
-            spans.append((branch.cut, len(branch.tokens)))
-            spans += [(option.cut, len(option.tokens)) for option in branch.options]
-    tokens = sum(len(each.tokens) for each in whole) / sum(last - first for first, last in spans)
-    flops = sum(forward_flops(config, 0, len(each.tokens)) for each in whole)
-    flops /= sum(forward_flops(config, first, last) for first, last in spans)
+    requests = [request for trial in trials for request in trial_requests(trial, TOKENIZER)]
+    cost = reading(requests, config)
+    tokens, flops = cost.tokens_alone / cost.tokens, cost.flops_alone / cost.flops
     print(f"{model.num_params(config):,} parameters, prompts of up to {config.max_length} bytes")
-    print(f"prompts and options: {len(whole):,} for {len(requests)} queries")
+    print(f"prompts and options: {len(whole):,} for {len(trials)} queries")
     print(f"largest difference of a log-likelihood: {apart:.1e} nats")
     print(f"each alone: {theirs:.2f} s; shared prefix: {ours:.2f} s")
     print(f"tokens {tokens:.1f} times fewer, FLOPs {flops:.1f}, time {theirs / ours:.1f}")

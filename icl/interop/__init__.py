@@ -1,0 +1,1 @@
+"""Hands models over to other software, in the formats that it reads."""
