@@ -58,3 +58,11 @@ def test_files_and_folders_that_the_readme_links_to_exist() -> None:
     named = set(re.findall(r"gin/[\w/]+\.gin|tools/\w+\.sh", README))
     assert linked and named
     assert [name for name in sorted(linked | named) if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_settings_of_an_evaluation_that_the_readme_names_load() -> None:
+    table = README[README.index("| to study |") :].split("\n\n")[0]
+    settings = re.findall(r"`(\w+ = (?:[^`]|\n)+?)`", table)
+    assert len(settings) >= 10
+    for setting in settings:
+        config.load_eval([], [f"EvalConfig.{setting}"])
