@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icl.data.tokenizer import Tokenizer
-from icl.evaluation.metrics import best, edit_distance, exact_match, option_scores, token_accuracy, word_f1
+from icl.evaluation.metrics import best, exact_match, nearest, option_scores, token_accuracy, word_f1
 from icl.evaluation.plan import Trial
 from icl.evaluation.prompts import common_prefix, encode, prompt_hash
 from icl.evaluation.records import Record, rounded
@@ -83,7 +83,7 @@ def make_record(
         token_accuracy=rounded(token_accuracy(scored.tokens, scored.argmax)),
         log_likelihood=rounded(scored.log_likelihoods.mean()),
         answer_log_likelihood=rounded(scored.log_likelihoods[:own].sum()),
-        edit_distance=rounded(edit_distance(said["prediction"], gold)),
+        edit_distance=rounded(nearest(said["prediction"], right)),
         query_seen=trial.query_seen(k),
         scoring=scoring,
         f1=None if rule == "exact" else rounded(word_f1(said["prediction"], right, rule)),

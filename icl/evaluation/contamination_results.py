@@ -182,12 +182,12 @@ def contamination_table(results: Iterable[ContaminationResult], metric: str = "e
         ["task", "K", "instruction", "N", "queries", "dirty", "all", "clean", "dirty", "clean vs all", "sums"]
     ]
     found = [result for result in results if result.metric == metric]
-    several = len({result.checkpoint for result in found}) > 1
+    fields = ("checkpoint", "scoring", "condition", "template")
+    varied = [field for field in fields if len({getattr(result, field) for result in found}) > 1]
     for result in found:
-        name = f"{result.checkpoint}: {result.task}" if several else result.task
         rows.append(
             [
-                name if result.condition == "gold" else f"{name} ({result.condition})",
+                " ".join([result.task, *(getattr(result, field) for field in varied)]),
                 str(result.k),
                 "yes" if result.instruction else "no",
                 str(result.words),

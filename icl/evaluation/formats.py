@@ -13,7 +13,7 @@ from icl.tasks.task import Example, Template
 
 DEFAULT = "default"
 FORMATS: Mapping[str, Template] = {
-    "arrow": Template(separator=" ->", target_prefix=" "),
+    "arrow": Template(separator=" =>", target_prefix=" "),
     "input_output": Template(input_prefix="Input: ", separator="\nOutput:", target_prefix=" "),
     "question_answer": Template(input_prefix="Q: ", separator="\nA:", target_prefix=" "),
 }

@@ -177,6 +177,11 @@ def token_accuracy(gold_N: Sequence[int], argmax_N: NDArray[np.int32]) -> float:
     return float(np.mean(np.asarray(gold_N) == argmax_N))
 
 
+def nearest(prediction: str, golds: Sequence[str]) -> float:
+    """The edit distance to the nearest of the right answers."""
+    return min(edit_distance(prediction, gold) for gold in golds)
+
+
 def edit_distance(prediction: str, gold: str) -> float:
     """Levenshtein distance over the length of the longer text: 0 for equal, 1 for nothing in common."""
     prediction, gold = prediction.strip(), gold.strip()

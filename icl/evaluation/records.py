@@ -32,7 +32,8 @@ class Record:
     `query_seen` says whether the query stood among its demonstrations. `scoring` is how the prediction came
     about: "greedy", or "options:RULE" where it is the best of given options. `log_likelihood` is that of the
     gold answer, with its delimiter if it was generated, in nats a token, `answer_log_likelihood` that of the
-    answer alone, in nats in all; `edit_distance` is between 0 and 1.
+    answer alone, in nats in all; `edit_distance` is that to the
+    nearest right answer, between 0 and 1.
     `f1` is over words, of the best of the gold answer and its `aliases`, where the task compares so.
     Of each option: its text, number of tokens, and log-likelihood in nats after the prompt, and after the
     task's answer context alone where the task compares so; of their `ending` only, where they have one.
@@ -99,6 +100,8 @@ class Record:
             self.option_log_likelihoods,
             self.unconditional_log_likelihoods,
             self.ending,
+            calibration=self.calibration_log_likelihoods,
+            channel=self.channel_log_likelihoods,
         )
 
 

@@ -14,8 +14,8 @@ from icl.evaluation.corpus_metrics import as_generated, corpus_estimates
 from icl.evaluation.metrics import (
     best,
     brier_score,
-    edit_distance,
     exact_match,
+    nearest,
     option_probability,
     word_f1,
 )
@@ -89,6 +89,11 @@ class _Condition:
     def curve(self) -> "_Condition":
         """The curve over K that it is a point of."""
         return dataclasses.replace(self, k=-1)
+
+    @property
+    def kind(self) -> "_Condition":
+        """What it measures, under whatever condition."""
+        return dataclasses.replace(self, k=-1, condition="", template="")
 
     @property
     def is_bounded(self) -> bool:
@@ -215,7 +220,7 @@ def _baseline_observation(trial: Trial, k: int, answers: Mapping[str, str]) -> O
     for rule, answer in answers.items():
         right = (example.target, *example.aliases)
         scores[rule, "exact_match"] = exact_match(answer, right, trial.task.answer_rule)
-        scores[rule, "edit_distance"] = edit_distance(answer, example.target)
+        scores[rule, "edit_distance"] = nearest(answer, right)
         if trial.task.answer_rule != "exact":
             scores[rule, "f1"] = word_f1(answer, right, trial.task.answer_rule)
     best = baselines.ceiling(trial, k)
@@ -254,10 +259,12 @@ def _cells(observations: Iterable[Observation], plan: Plan, config: EvalConfig) 
     cells: dict[str, _Cells] = {task: {} for task in plan.trials}
     for (task, k, instruction, condition, template), group in groups.items():
         for part, members in _slices(group, plan.is_lookup(task)).items():
-            for scoring, metric in members[0].scores:
+            # Of a task some examples may have options, and others none.
+            for scoring, metric in dict.fromkeys(name for member in members for name in member.scores):
                 key = _Condition(metric, scoring, k, instruction, part, condition, template)
+                scored = [member for member in members if (scoring, metric) in member.scores]
                 crossed = plan.is_crossed(task)
-                cells[task][key] = _cell(members, key, numbers[task], crossed, config.bootstrap)
+                cells[task][key] = _cell(scored, key, numbers[task], crossed, config.bootstrap)
     return {task: _with_bands(found, config.bootstrap) for task, found in cells.items()}
 
 
@@ -336,7 +343,7 @@ def _medians(cells: _Cells) -> _Cells:
 
 
 def _means(cells: Mapping[str, _Cells], *, is_model: bool) -> _Cells:
-    """The mean over tasks, at each K that all tasks of a curve have."""
+    """The mean over tasks, at each K that all have, and of conditions that all were asked under."""
     answered = {
         key.scoring
         for found in cells.values()
@@ -354,8 +361,8 @@ def _means(cells: Mapping[str, _Cells], *, is_model: bool) -> _Cells:
                     continue
                 key = dataclasses.replace(key, scoring=SEVERAL)
             shared[key][task] = cell
-            tasks[key.curve].add(task)
-    complete = {key: parts for key, parts in shared.items() if len(parts) == len(tasks[key.curve])}
+            tasks[key.kind].add(task)
+    complete = {key: parts for key, parts in shared.items() if len(parts) == len(tasks[key.kind])}
     means = {key: _mean(list(parts.values()), key) for key, parts in complete.items()}
     return _with_mean_bands(means, complete)
 

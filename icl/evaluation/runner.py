@@ -173,6 +173,7 @@ def describe(
     """What `evaluate` would ask, with the first prompt of each task; writes nothing. Arguments as there."""
     lines = []
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
+    _refuse_another(output_dir, _manifest(config, assignments))
     rate = (peak_flops() or 0.0) * _USED
     for a in assignments:
         source = a.subject.source

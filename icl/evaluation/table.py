@@ -35,7 +35,22 @@ def _table(rows: Sequence[Result], task: str) -> str:
     head = ["exact match, %", "parameters", "instruction"]
     columns = [[f"K={k}", *(percent(curve.points.get(k)) for _, curve in named)] for k in ks]
     stub = [list(cells) for cells in zip(head, *(cells for cells, _ in named), strict=True)]
-    return "\n\n".join(_aligned([*stub, *part]) for part in _parts(stub, columns))
+    tables = "\n\n".join(_aligned([*stub, *part]) for part in _parts(stub, columns))
+    return "\n".join([tables, *_cut_short([curve for _, curve in named if not curve.is_baseline])])
+
+
+def _cut_short(found: Sequence[Curve]) -> list[str]:
+    """A line for each K of which fewer fit into the context."""
+    fitted: dict[int, list[float]] = {}
+    for curve in found:
+        for k, row in curve.points.items():
+            if row.k_effective < k:
+                fitted.setdefault(k, []).append(row.k_effective)
+    return [
+        f"K={k}: {min(values):.3g}{f' to {max(values):.3g}' if max(values) > min(values) else ''} "
+        "demonstrations fit into the context, on average"
+        for k, values in sorted(fitted.items())
+    ]
 
 
 def _parts(stub: Sequence[Sequence[str]], columns: Sequence[list[str]]) -> list[list[list[str]]]:

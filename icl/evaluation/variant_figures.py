@@ -94,4 +94,7 @@ def _ends(curve: Curve, metric: str) -> tuple[list[float], list[float]]:
 def _finish(axes: Axes, rows: Sequence[Result], metric: str) -> None:
     k_axis(axes, shown_ks(rows))
     score_axis(axes, metric_name(metric), scale(metric) == 100)
-    axes.legend(loc="best", fontsize=7)
+    # Below the axes: nowhere among the curves is sure to be free.
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)

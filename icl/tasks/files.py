@@ -39,7 +39,8 @@ class FileTasks:
         itself, and trains on none of it: the GPT-3 paper's way for tasks with one set.
       exclusion_key: What a query must not share with its demonstrations: its input, or its output (the word
         of a scramble).
-      instructions: What a task asks, where its file does not say so in an "instruction" field.
+      instructions: What a task asks, by name or wildcard, where its file does not say so in an "instruction"
+        field.
       input_prefix: Written before an input where texts are not verbatim, as "Q: ".
       separator: Written between input and output where texts are not verbatim, as "\\n\\nA:"; the output
         follows after a space. Contexts that compete for one continuation have none.
@@ -260,4 +261,5 @@ def _instruction(records: Sequence[Record], path: Path, settings: FileTasks, nam
     stated = {record.instruction for record in records if record.instruction is not None}
     if len(stated) > 1:
         raise InputError(f"{path}: {len(stated)} different instructions, expected one for the whole file")
-    return (settings.instructions or {}).get(name) or next(iter(stated), None)
+    named = [text for pattern, text in (settings.instructions or {}).items() if matches(name, [pattern])]
+    return named[-1] if named else next(iter(stated), None)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from icl.errors import InputError
 from icl.evaluation.corpus_metrics import CORPUS_METRICS, as_generated, by_rule, corpus_estimates
 from icl.evaluation.records import Record
+from icl.evaluation.results import record_scores
 from icl.evaluation.statistics import Scores, estimate, jackknife
 from icl.tasks.task import CorpusMetric
 
@@ -374,3 +375,23 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     f1a = 2 * 0.4 * 0.7 / (0.4 * 0.7 + 0.6 * 0.3 + 0.4)
     assert 0.9 < covered("perplexity", [words() for _ in range(400)], np.exp(2)) < 0.98
     assert 0.9 < covered("f1a", [questions() for _ in range(400)], f1a) < 0.98
+
+
+def test_every_rule_whose_likelihoods_a_record_holds_is_scored() -> None:
+    record = answer(
+        "no",
+        "no",
+        options=("yes", "no"),
+        option_tokens=(1, 1),
+        option_log_likelihoods=(-1.0, -2.0),
+        unconditional_log_likelihoods=(-1.0, -4.0),
+        calibration_log_likelihoods=(-3.0, -5.0),
+        channel_log_likelihoods=(-9.0, -8.0),
+        gold_option=1,
+        scoring="options:channel",
+    )
+    found = {rule: value for (rule, metric), value in record_scores(record).items() if metric == "accuracy"}
+    assert found == {
+        "options:sum": 0, "options:token": 0, "options:char": 0, "options:byte": 0,
+        "options:unconditional": 1, "options:calibrated": 1, "options:channel": 1,
+    }  # fmt: skip

@@ -11,6 +11,7 @@ from icl.evaluation.metrics import (
     brier_score,
     edit_distance,
     exact_match,
+    nearest,
     option_probability,
     option_scores,
     perplexity,
@@ -208,3 +209,8 @@ def test_perplexity_of_a_uniform_guess_is_the_number_of_choices_and_is_always_fi
     assert perplexity(6 * np.log(1 / 8), 6) == pytest.approx(8)
     assert perplexity(6 * np.log(1 / 8), 2) == pytest.approx(8**3)  # three tokens a word
     assert np.isfinite(perplexity(-1e6, 1) ** 2)
+
+
+def test_the_edit_distance_is_that_to_the_nearest_right_answer() -> None:
+    assert nearest("www", ["one", "www"]) == 0.0
+    assert nearest("on", ["one", "www"]) == edit_distance("on", "one")
