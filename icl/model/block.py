@@ -24,7 +24,7 @@ from icl.model.layers import (
     rotary_angles,
     rotate,
 )
-from icl.parallel import Partitioner
+from icl.parallel import Partitioner, platform_of
 
 Angles = tuple[jax.Array, jax.Array]
 
@@ -225,7 +225,7 @@ def attention_of(config: ModelConfig, partitioner: Partitioner | None) -> Implem
     if config.attention != "auto":
         return config.attention
     whole_rows = partitioner is None or partitioner.axis_sizes()["sequence"] == 1
-    return "blocked" if jax.default_backend() == "cpu" and whole_rows else "reference"
+    return "blocked" if platform_of(partitioner) == "cpu" and whole_rows else "reference"
 
 
 def take(x_BTX: jax.Array, at_BA: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from icl.model.attention import Span
 from icl.model.block import Block, Context, LayerCache, make_context
 from icl.model.config import ModelConfig
 from icl.model.layers import Norm, broadcast, declare, kernel_initializer
-from icl.parallel import Partitioner
+from icl.parallel import Partitioner, platform_of
 
 Params = dict[str, Any]
 SAVED_NAMES = ("attention", "mlp_up")
@@ -221,7 +221,7 @@ def apply_layers(
     Where only some positions are wanted, the last period stands outside the scan.
     """
     pattern = config.layer_pattern
-    applies = [_rematerialised(config, block) for block in _blocks(config, partitioner)]
+    applies = [_rematerialised(config, block, partitioner) for block in _blocks(config, partitioner)]
 
     def group(x_BTD: jax.Array, stack: Params, at_BA: jax.Array | None = None) -> tuple[jax.Array, None]:
         for i, apply in enumerate(applies):
@@ -234,9 +234,9 @@ def apply_layers(
         lambda leaf: leaf.reshape(config.num_layers // len(pattern), len(pattern), *leaf.shape[1:]), stacked
     )
     if context.at_BA is None:
-        return jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config))[0]
+        return jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config, partitioner))[0]
     before, last = (jax.tree.map(lambda leaf, part=part: leaf[part], xs) for part in (slice(-1), -1))
-    x_BTD, _ = jax.lax.scan(group, x_BTD, before, unroll=unroll_of(config))
+    x_BTD, _ = jax.lax.scan(group, x_BTD, before, unroll=unroll_of(config, partitioner))
     return group(x_BTD, last, context.at_BA)[0]
 
 
@@ -269,21 +269,21 @@ def _blocks(config: ModelConfig, partitioner: Partitioner | None) -> list[Block]
     return [Block(config, kind == "banded", partitioner) for kind in config.layer_pattern]
 
 
-def _rematerialised(config: ModelConfig, block: Block) -> Any:
+def _rematerialised(config: ModelConfig, block: Block, partitioner: Partitioner | None) -> Any:
     if config.remat == "none":
         return block.apply
     policy = None
     if config.remat == "names":
         policy = jax.checkpoint_policies.save_only_these_names(*SAVED_NAMES)
-    return jax.checkpoint(block.apply, policy=policy, prevent_cse=unroll_of(config) > 1)
+    return jax.checkpoint(block.apply, policy=policy, prevent_cse=unroll_of(config, partitioner) > 1)
 
 
-def unroll_of(config: ModelConfig) -> int:
+def unroll_of(config: ModelConfig, partitioner: Partitioner | None) -> int:
     """Scan steps unrolled: the setting; 0 unrolls up to 16 on a CPU, where a loop halves the speed."""
     steps = config.num_layers // len(config.layer_pattern)
     if config.scan_unroll:
         return min(config.scan_unroll, steps)
-    return steps if jax.default_backend() == "cpu" and steps <= 16 else 1
+    return steps if platform_of(partitioner) == "cpu" and steps <= 16 else 1
 
 
 def num_params(config: ModelConfig) -> int:

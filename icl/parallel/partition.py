@@ -107,6 +107,16 @@ class Partitioner:
         """What the number of rows of a batch has to be a multiple of."""
         return math.prod(self.mesh.shape[axis] for axis in self.rules.mesh_axes("batch"))
 
+    @property
+    def platform(self) -> str:
+        """Platform of the mesh: "cpu", "gpu" or "tpu"; it may be another than that of this machine."""
+        return str(self.mesh.devices.flat[0].platform)
+
     def axis_sizes(self) -> Mapping[str, int]:
         """Devices along each mesh axis."""
         return dict(self.mesh.shape)
+
+
+def platform_of(partitioner: Partitioner | None) -> str:
+    """Platform that a program is meant for: that of its mesh, or without one of this machine."""
+    return jax.default_backend() if partitioner is None else partitioner.platform
