@@ -16,6 +16,7 @@ from icl import model
 from icl.data.batch import Batch
 from icl.model.config import ModelConfig
 from icl.parallel.partition import Partitioner
+from icl.training.loss import TokenScores, score_targets, weighted_loss
 from icl.training.optimizer import Schedule
 
 Params = Any
@@ -52,14 +53,6 @@ class StepMetrics(NamedTuple):
     excluded_C: jax.Array
 
 
-class TokenScores(NamedTuple):
-    """Per position: cross-entropy of the target in nats, log of the partition function, target = argmax."""
-
-    cross_entropy_BT: jax.Array
-    log_partition_BT: jax.Array
-    correct_BT: jax.Array
-
-
 class CurveSums(NamedTuple):
     """Sums over held-out answers by component and number of demonstrations before them."""
 
@@ -68,29 +61,6 @@ class CurveSums(NamedTuple):
     tokens_CK: jax.Array
     correct_CK: jax.Array
     loss_CK: jax.Array
-
-
-def loss_of_hidden(
-    config: ModelConfig,
-    params: Params,
-    hidden_BTD: jax.Array,
-    targets_BT: jax.Array,
-    partitioner: Partitioner | None = None,
-) -> TokenScores:
-    """Scores every target under the model's output distribution, in float32.
-
-    The one place where logits over the vocabulary exist in training.
-    """
-    logits_BTV = model.unembed(config, params, hidden_BTD)
-    if partitioner is not None:
-        logits_BTV = partitioner.constrain(logits_BTV, ("batch", "length", "vocab"))
-    log_partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    # A masked sum, not a gather: it stays local where the vocabulary is split over devices.
-    vocab_V = jnp.arange(logits_BTV.shape[-1])
-    is_target_BTV = targets_BT[..., None] == vocab_V[None, None]
-    target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-    correct_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
-    return TokenScores(log_partition_BT - target_logit_BT, log_partition_BT, correct_BT)
 
 
 def make_train_step(
@@ -113,13 +83,19 @@ def make_train_step(
 
     def loss_of(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
         at_BA = weighed(batch, scored_positions)
-        scores = score(config, params, batch, partitioner, at_BA)
         weights_BA, tasks_BA = at(batch.weights_BT, at_BA), at(batch.tasks_BT, at_BA)
-        loss_BA = weights_BA * scores.cross_entropy_BT
-        penalty_BA = z_loss * weights_BA * jnp.square(scores.log_partition_BT) if z_loss else 0.0
+        objective, cross_entropy_BA = weighted_loss(
+            config,
+            params,
+            hidden(config, params, batch, partitioner, at_BA),
+            at(batch.targets_BT, at_BA),
+            weights_BA / total_weight,
+            partitioner,
+            z_loss=z_loss,
+        )
+        loss_BA = weights_BA * cross_entropy_BA
         task_loss_C = by_component(loss_BA, tasks_BA, num_components)
-        loss = jnp.sum(loss_BA) / total_weight
-        return loss + jnp.sum(penalty_BA) / total_weight, jnp.append(task_loss_C, loss)
+        return objective, jnp.append(task_loss_C, jnp.sum(loss_BA) / total_weight)
 
     def gradients(params: Params, batch: Batch, total_weight: jax.Array) -> tuple[Params, jax.Array]:
         gradient = jax.grad(loss_of, has_aux=True)
@@ -127,11 +103,21 @@ def make_train_step(
             return gradient(params, batch, total_weight)
 
         def add(total: Any, microbatch: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, microbatch, total_weight)), None
+            grads, losses = gradient(params, microbatch, total_weight)
+            return jax.tree.map(jnp.add, total, (held(grads), losses)), None
 
         zeros = jax.tree.map(jnp.zeros_like, (params, jnp.zeros(num_components + 1)))
+        zeros = (held(zeros[0]), zeros[1])
         total, _ = jax.lax.scan(add, zeros, split_rows(batch, accumulation_steps, partitioner))
         return total
+
+    def held(grads: Params) -> Params:
+        """Gradients in the shards of their parameters: a sum of microbatches would lose them."""
+        if partitioner is None:
+            return grads
+        return jax.lax.with_sharding_constraint(
+            grads, partitioner.tree_shardings(model.logical_axes(config), grads)
+        )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         total_weight = jnp.sum(batch.weights_BT)
@@ -209,18 +195,25 @@ def at(x_BT: ArrayLike, at_BA: jax.Array | None) -> jax.Array:
 
 
 def score(
+    config: ModelConfig, params: Params, batch: Batch, partitioner: Partitioner | None = None
+) -> TokenScores:
+    """Runs the model over a batch and scores its targets."""
+    hidden_BTD = hidden(config, params, batch, partitioner)
+    return score_targets(config, params, hidden_BTD, jnp.asarray(batch.targets_BT), partitioner)
+
+
+def hidden(
     config: ModelConfig,
     params: Params,
     batch: Batch,
-    partitioner: Partitioner | None = None,
+    partitioner: Partitioner | None,
     at_BA: jax.Array | None = None,
-) -> TokenScores:
-    """Runs the model over a batch and scores its targets, or those at some positions of each row."""
+) -> jax.Array:
+    """The model's last hidden states of a batch, or those at some positions of each row."""
     inputs_BT, segments_BT, positions_BT = map(
         jnp.asarray, (batch.inputs_BT, batch.segments_BT, batch.positions_BT)
     )
-    hidden_BAD = model.hidden_states(config, params, inputs_BT, segments_BT, positions_BT, partitioner, at_BA)
-    return loss_of_hidden(config, params, hidden_BAD, at(batch.targets_BT, at_BA), partitioner)
+    return model.hidden_states(config, params, inputs_BT, segments_BT, positions_BT, partitioner, at_BA)
 
 
 def by_component(x_BT: ArrayLike, tasks_BT: ArrayLike, num_components: int) -> jax.Array:

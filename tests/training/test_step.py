@@ -10,6 +10,7 @@ import pytest
 from icl import model
 from icl.data.batch import Batch
 from icl.data.loader import stack
+from icl.training import loss
 from icl.training.setup import Setup
 from icl.training.step import (
     StepMetrics,
@@ -221,11 +222,10 @@ def test_the_curve_counts_exact_answers_by_task_and_example() -> None:
 def test_a_model_that_knows_the_answers_has_a_perfect_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = ROWS
 
-    def oracle(config: Any, params: Any, hidden_BTD: jax.Array) -> jax.Array:
-        del config, params, hidden_BTD
-        return 50.0 * jax.nn.one_hot(batch.targets_BT, SETUP.model.vocab_size)
+    def oracle(*_: Any) -> jax.Array:
+        return 50.0 * jax.nn.one_hot(np.asarray(batch.targets_BT).reshape(-1), SETUP.model.vocab_size)
 
-    monkeypatch.setattr(model, "unembed", oracle)
+    monkeypatch.setattr(loss, "_logits", oracle)
     sums = make_curve_step(SETUP.model, num_components=2, num_examples=12)(STATE.params, batch)
     np.testing.assert_array_equal(sums.exact_CK, sums.answers_CK)
     np.testing.assert_array_equal(sums.correct_CK, sums.tokens_CK)
