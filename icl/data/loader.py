@@ -1,7 +1,8 @@
 """From rows to host batches: random access with grain, read ahead by threads or processes.
 
-The batch of step s is rows [s x batch_rows, (s + 1) x batch_rows), on any number of hosts: a host reads the
-rows that its devices hold. Resuming is starting at another step; no iterator state is kept.
+The batch of step s is rows [s x batch_rows, (s + 1) x batch_rows), or those that a ramp says, on any number
+of hosts: a host reads the rows that its devices hold. Resuming is starting at another step; no iterator state
+is kept.
 """
 
 from collections.abc import Generator, Sequence
@@ -12,6 +13,7 @@ from absl import flags
 from jax.sharding import NamedSharding, PartitionSpec
 
 from icl.data.batch import Batch
+from icl.data.ramp import Ramp, make_ramp
 from icl.data.rows import Rows
 from icl.errors import InputError
 
@@ -19,17 +21,20 @@ from icl.errors import InputError
 class _HostBatches:
     """Random access by step to a host's rows of every batch."""
 
-    def __init__(self, rows: Rows, batch_rows: int, host: slice) -> None:
+    def __init__(self, rows: Rows, ramp: Ramp, host: slice) -> None:
         self._rows = rows
-        self._batch_rows = batch_rows
+        self._ramp = ramp
         self._host = host
 
     def __len__(self) -> int:
-        return len(self._rows) // self._batch_rows
+        return len(self._rows) // self._ramp.stages[-1].rows
 
     def __getitem__(self, step: int) -> Batch:
-        first = int(step) * self._batch_rows
-        return stack([self._rows[first + i] for i in range(self._host.start, self._host.stop)])
+        stage, full = self._ramp.stage(int(step)), self._ramp.stages[-1].rows
+        first = self._ramp.first_row(int(step))
+        # A smaller batch is divided among the hosts as the full one is.
+        start, stop = (bound * stage.rows // full for bound in (self._host.start, self._host.stop))
+        return stack([self._rows[first + i] for i in range(start, stop)])
 
 
 def stack(rows: Sequence[Batch]) -> Batch:
@@ -64,7 +69,7 @@ def host_rows(sharding: NamedSharding, batch_rows: int) -> slice:
 
 def batches(
     rows: Rows,
-    batch_rows: int,
+    batch_rows: int | Ramp,
     start_step: int = 0,
     *,
     host: slice | None = None,
@@ -78,15 +83,16 @@ def batches(
 
     Args:
       rows: where they come from.
-      batch_rows: rows of the global batch.
+      batch_rows: rows of the global batch, or how they grow.
       start_step: step of the first batch.
-      host: the rows of the batch to read (`host_rows`); all by default.
+      host: the rows of the (full) batch to read (`host_rows`); all by default.
       num_threads: threads that read ahead; 0 reads in the caller.
       num_workers: processes that read ahead, in place of threads; they take a few seconds to start. A script
         that asks for them needs the usual `if __name__ == "__main__":`.
       prefetch: batches kept ready by the threads, or by each worker.
     """
-    source = _HostBatches(rows, batch_rows, host or slice(0, batch_rows))
+    ramp = make_ramp(batch_rows) if isinstance(batch_rows, int) else batch_rows
+    source = _HostBatches(rows, ramp, host or slice(0, ramp.stages[-1].rows))
     threads = 0 if num_workers else num_threads
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
     dataset = grain.MapDataset.source(source)[start_step:].to_iter_dataset(options)

@@ -5,10 +5,12 @@ one device as on a thousand.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from icl.data.config import DataConfig
+from icl.data.ramp import Ramp, make_ramp
 from icl.errors import InputError, check_types
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
@@ -21,8 +23,14 @@ class TrainConfig:
 
     Attributes:
       steps: Optimizer steps of the whole run.
+      tokens: Positions of the whole run, in place of `steps`: it then takes the steps that reach them.
       batch_tokens: Positions of all rows of one step; a multiple of row_length x accumulation_steps.
-      accumulation_steps: Microbatches that one step's rows are cut into, to save memory.
+      accumulation_steps: Microbatches that one step's rows are cut into, to save memory; a smaller batch of
+        the ramp is cut into no larger ones.
+      ramp_from: Positions of the first step where the batch grows to `batch_tokens`, of which every batch is
+        a multiple (GPT-3, appendix B); 0 for no ramp.
+      ramp_tokens: Positions over which it grows, linearly in what was seen.
+      ramp_stages: Sizes below the full one that it takes on the way; each is compiled when it is reached.
       seed: Seed of the initial parameters. The rows have their own, `DataConfig.seed`.
       save_every: Steps between checkpoints; 0 saves the last step only.
       keep_last: Newest checkpoints that stay.
@@ -37,8 +45,12 @@ class TrainConfig:
     """
 
     steps: int = 1000
+    tokens: int = 0
     batch_tokens: int = 16_384
     accumulation_steps: int = 1
+    ramp_from: int = 0
+    ramp_tokens: int = 0
+    ramp_stages: int = 8
     seed: int = 0
     save_every: int = 500
     keep_last: int = 3
@@ -53,9 +65,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("steps", "batch_tokens", "accumulation_steps", "keep_last", "log_every", "eval_rows"):
+        for name in (
+            *("steps", "batch_tokens", "accumulation_steps", "ramp_stages"),
+            *("keep_last", "log_every", "eval_rows"),
+        ):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in (
+            *("tokens", "ramp_from", "ramp_tokens"),
             "seed",
             "save_every",
             "keep_every",
@@ -65,6 +81,10 @@ class TrainConfig:
             "read_workers",
         ):
             require(self, name, getattr(self, name) >= 0, "0 or more")
+        if self.ramp_from or self.ramp_tokens:
+            divides = self.ramp_from > 0 and self.batch_tokens % self.ramp_from == 0
+            require(self, "ramp_from", divides, f"a divisor of batch_tokens = {self.batch_tokens}")
+            require(self, "ramp_tokens", self.ramp_tokens > 0, "more than 0 where ramp_from is given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +118,14 @@ class RunConfig:
                 f"ModelConfig.max_length = {self.model.max_length}:"
                 f" expected at least DataConfig.row_length = {self.data.row_length}"
             )
+        if self.train.ramp_from % self.data.row_length:
+            raise InputError(
+                f"TrainConfig.ramp_from = {self.train.ramp_from}: expected a multiple of"
+                f" DataConfig.row_length = {self.data.row_length}"
+            )
+        if self.train.tokens:
+            steps = self.ramp.steps(-(-self.train.tokens // self.data.row_length))
+            object.__setattr__(self, "train", dataclasses.replace(self.train, steps=steps))
         warmup = self.optimizer.warmup_in_steps(self.train.batch_tokens)
         if warmup > self.train.steps:
             raise InputError(
@@ -107,5 +135,17 @@ class RunConfig:
 
     @property
     def batch_rows(self) -> int:
-        """Rows of one step over all devices."""
+        """Rows of one (full) step over all devices."""
         return self.train.batch_tokens // self.data.row_length
+
+    @functools.cached_property
+    def ramp(self) -> Ramp:
+        """The rows of every step."""
+        length, train = self.data.row_length, self.train
+        return make_ramp(
+            self.batch_rows, train.ramp_from // length, train.ramp_tokens // length, train.ramp_stages
+        )
+
+    def tokens(self, step: int) -> int:
+        """Positions seen after so many steps."""
+        return self.ramp.first_row(step) * self.data.row_length

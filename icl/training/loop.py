@@ -124,12 +124,15 @@ class _Loop:
 
     def _steps_on(self, batches: Iterator[Batch], state: TrainState, start: int, progress: Progress) -> bool:
         batch = next(batches)
-        began = time.monotonic()
-        train_step = self._setup.compile_train_step(state, batch)
-        progress.say(f"train step compiled in {time.monotonic() - began:.1f} s, begins at step {start}")
+        ramp = self._setup.run.ramp
+        train_step = self._compiled(state, batch, start, progress)
         log = _Log(self._setup, self._writers, progress)
         last = self._train.steps
         for step in range(start + 1, last + 1):
+            if step > start + 1 and ramp.rows(step - 1) != ramp.rows(step - 2):
+                log.finish()
+                train_step = self._compiled(state, batch, step - 1, progress)
+                log.start_clock()
             state, metrics = train_step(state, batch)
             log.add(step, metrics)
             if step < last:
@@ -148,12 +151,21 @@ class _Loop:
                 return False
         return True
 
+    def _compiled(self, state: TrainState, batch: Batch, start: int, progress: Progress) -> Any:
+        began = time.monotonic()
+        train_step = self._setup.compile_train_step(state, batch)
+        rows = self._setup.run.ramp.rows(start)
+        progress.say(
+            f"step of {rows} rows compiled in {time.monotonic() - began:.1f} s, begins after step {start}"
+        )
+        return train_step
+
     def _save(self, step: int, state: TrainState) -> None:
         """Every metric up to `step` is on the disk before its checkpoint can commit."""
         self._writers.sync()
         description = dataclasses.replace(
             self._description,
-            tokens=step * self._train.batch_tokens,
+            tokens=self._setup.run.tokens(step),
             excluded=self._setup.excluded(jax.device_get(state.excluded_C)),
         )
         self._checkpoints.save(step, state, description)
@@ -169,13 +181,13 @@ class _Log:
     def __init__(self, setup: Setup, writers: MetricWriters | NoWriters, progress: Progress) -> None:
         self._setup = setup
         self._every = setup.run.train.log_every
-        self._batch_tokens = setup.run.train.batch_tokens
+        self._run = setup.run
         self._last = setup.run.train.steps
         self._writers = writers
         self._progress = progress
         self._peak = peak_flops()
         self._pending: tuple[int, StepMetrics] | None = None
-        self._busy, self._steps, self._waits = 0.0, 0, 0
+        self._busy, self._tokens, self._waits = 0.0, 0, 0
         self._clock = time.monotonic()
 
     def add_wait(self, waited: bool) -> None:
@@ -200,7 +212,8 @@ class _Log:
         self._pending = None
         metrics = jax.device_get(on_device)
         now = time.monotonic()
-        self._busy, self._steps, self._clock = self._busy + now - self._clock, self._steps + 1, now
+        self._busy, self._clock = self._busy + now - self._clock, now
+        self._tokens += self._run.tokens(step) - self._run.tokens(step - 1)
         if not metrics.finite:
             skipped = f"{metrics.skipped} updates skipped so far"
             self._progress.say(f"step {step}: loss or gradient is not finite, {skipped}")
@@ -208,13 +221,13 @@ class _Log:
             self._write(step, metrics, curve)
 
     def _write(self, step: int, metrics: StepMetrics, curve: Any) -> None:
-        tokens_per_second = self._batch_tokens * self._steps / max(self._busy, 1e-9)
-        data_waits, self._busy, self._steps, self._waits = self._waits, 0.0, 0, 0
+        tokens_per_second = self._tokens / max(self._busy, 1e-9)
+        data_waits, self._busy, self._tokens, self._waits = self._waits, 0.0, 0, 0
         mfu = tokens_per_second * self._setup.flops_per_token() / self._peak if self._peak else None
         by_task = zip(self._setup.rows.components, metrics.task_loss_C, strict=True)
         line = {
             "step": step,
-            "tokens": step * self._batch_tokens,
+            "tokens": self._run.tokens(step),
             "loss": metrics.loss,
             "learning_rate": metrics.learning_rate,
             "grad_norm": metrics.grad_norm,

@@ -14,6 +14,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
+from icl.data.ramp import Ramp, make_ramp
 from icl.errors import InputError, check_types
 
 LogicalAxes = tuple[str | None, ...]
@@ -26,10 +27,12 @@ class OptimizerConfig:
 
     The learning rate rises linearly over the warm-up (given in steps or in tokens, not both), then falls
     to `final_ratio` of its peak: by a half cosine over the rest of the run (`cosine`), or linearly over
-    the last `decay_share` of all steps (`wsd`: warm-up, stable, decay; arXiv 2404.06395).
+    the last `decay_share` of all steps (`wsd`: warm-up, stable, decay; arXiv 2404.06395). Where the batch
+    grows, both go by the tokens seen.
 
     Attributes:
       learning_rate: Peak, for AdamW and, as updates have AdamW's size, for Muon too.
+      decay_tokens: Tokens after which `cosine` has fallen, where that is before the run ends; 0 for its end.
       muon_learning_rate: Peak of the matrices under Muon; 0 takes `learning_rate`.
       weight_decay: Times the learning rate; of matrices and embeddings only, never of norms, biases and
         convolution kernels.
@@ -42,6 +45,7 @@ class OptimizerConfig:
     warmup_steps: int = 0
     warmup_tokens: int = 0
     decay_share: float = 0.2
+    decay_tokens: int = 0
     final_ratio: float = 0.1
     b1: float = 0.9
     b2: float = 0.95
@@ -54,10 +58,19 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self, "learning_rate", 0 < self.learning_rate < float("inf"), "a positive, finite number")
-        for name in ("warmup_steps", "warmup_tokens", "weight_decay", "clip", "muon_learning_rate"):
+        for name in (
+            "warmup_steps",
+            "warmup_tokens",
+            "decay_tokens",
+            "weight_decay",
+            "clip",
+            "muon_learning_rate",
+        ):
             require(self, name, getattr(self, name) >= 0, "0 or more")
         if self.warmup_steps and self.warmup_tokens:
             require(self, "warmup_tokens", False, "0 where warmup_steps is given: one of the two")
+        if self.decay_tokens and self.schedule != "cosine":
+            require(self, "decay_tokens", False, "0 for any schedule but 'cosine'")
         for name in ("decay_share", "final_ratio"):
             require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("b1", "b2", "muon_momentum"):
@@ -97,16 +110,26 @@ def is_matrix(axes: LogicalAxes) -> bool:
     return sum(axis not in (None, "layers") for axis in axes) >= 2
 
 
-def make_schedule(config: OptimizerConfig, steps: int, batch_tokens: int) -> Schedule:
-    """Learning rate as a function of the number of optimizer steps done before this one."""
+def make_schedule(
+    config: OptimizerConfig, steps: int, batch_tokens: int, ramp: Ramp | None = None
+) -> Schedule:
+    """Learning rate as a function of the number of optimizer steps done before this one.
+
+    Times are counted in full batches of tokens seen: in steps, but for a batch that grows.
+    """
+    ramp = ramp or make_ramp(1)
+    end = ramp.first_row(steps) / ramp.stages[-1].rows
+    if config.decay_tokens:
+        end = min(end, config.decay_tokens / batch_tokens)
     warmup = config.warmup_in_steps(batch_tokens)
-    lengths = {"cosine": steps - warmup, "wsd": config.decay_share * steps, "constant": 0.0}
-    decay_steps = lengths[config.schedule]
+    lengths = {"cosine": end - warmup, "wsd": config.decay_share * end, "constant": 0.0}
+    decay = lengths[config.schedule]
 
     def schedule(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        rise = jnp.minimum(1.0, (step + 1) / max(warmup, 1.0))
-        progress = jnp.clip((step - (steps - decay_steps)) / max(decay_steps, 1.0), 0.0, 1.0)
+        after = ramp.full_steps(step + 1) if config.warmup_tokens else step + 1
+        rise = jnp.minimum(1.0, after / max(warmup, 1.0))
+        progress = jnp.clip((ramp.full_steps(step) - (end - decay)) / max(decay, 1.0), 0.0, 1.0)
         fall = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else 1 - progress
         return config.learning_rate * rise * (config.final_ratio + (1 - config.final_ratio) * fall)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
@@ -48,7 +49,9 @@ class Setup:
         _check_rows(run, self.partitioner)
         axes = model.logical_axes(self.model)
         self.optimizer: optax.GradientTransformation = make_optimizer(run.optimizer, axes)
-        self.schedule: Schedule = make_schedule(run.optimizer, run.train.steps, run.train.batch_tokens)
+        self.schedule: Schedule = make_schedule(
+            run.optimizer, run.train.steps, run.train.batch_tokens, run.ramp
+        )
         params = model.abstract_params(self.model)
         replicated = self.partitioner.replicated
         param_shardings = self.partitioner.tree_shardings(axes, params)
@@ -79,7 +82,7 @@ class Setup:
             self.optimizer,
             self.schedule,
             num_components=len(self.rows.components),
-            accumulation_steps=train.accumulation_steps,
+            accumulation_steps=accumulation_steps(self.run, np.shape(batch.inputs_BT)[0]),
             scored_positions=self.run.data.scored_positions,
             z_loss=train.z_loss,
             skip_nonfinite=train.skip_nonfinite,
@@ -94,24 +97,25 @@ class Setup:
 
         `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
         """
+        ramp, train = self.run.ramp, self.run.train
         host = host_rows(self.partitioner.batch_sharding, self.run.batch_rows)
-        size, train = self.run.batch_rows, self.run.train
         local = batches(
             self.rows,
-            size,
+            ramp,
             start_step,
             host=host,
             num_threads=train.read_threads,
             num_workers=train.read_workers,
         )
         with contextlib.closing(local):
-            while True:
+            for step in itertools.count(start_step):
                 began = time.monotonic()
                 batch = next(local, None)
                 self.seconds_to_read = time.monotonic() - began
                 if batch is None:
                     return
-                yield self.place(batch, size, host.start)
+                size = ramp.rows(step)
+                yield self.place(batch, size, host.start * size // self.run.batch_rows)
 
     def place(self, batch: Batch, num_rows: int, first: int = 0) -> Batch:
         """A host's rows of a batch of `num_rows`, beginning with row `first`, onto its devices."""
@@ -169,7 +173,7 @@ class Setup:
     @functools.cached_property
     def usage(self) -> dict[str, Usage]:
         """How often the whole run uses what there is of each task and corpus."""
-        return self.rows.usage(self.run.train.steps * self.run.batch_rows)
+        return self.rows.usage(self.run.ramp.first_row(self.run.train.steps))
 
     def flops_per_token(self) -> float:
         """Model FLOPs, forward and backward, of one trained token."""
@@ -178,7 +182,7 @@ class Setup:
     def summary(self) -> str:
         """The run in a few lines: size, length, cost, mesh."""
         train = self.run.train
-        tokens = train.steps * train.batch_tokens
+        tokens = self.run.tokens(train.steps)
         params, inner = model.num_params(self.model), model.num_non_embedding_params(self.model)
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.partitioner.axis_sizes().items())
         return "\n".join(
@@ -188,6 +192,7 @@ class Setup:
                 f"steps       {train.steps:,} of {train.batch_tokens:,} tokens: {tokens:,} tokens",
                 f"rows        {self.run.batch_rows} a step of {self.run.data.row_length} positions,"
                 f" in {train.accumulation_steps} microbatch(es)",
+                *self._ramp_lines(),
                 f"FLOPs       {tokens * self.flops_per_token():.3g} ({self.flops_per_token():.3g} a token)",
                 f"optimizer   {self.run.optimizer.kind}, learning rate {self.run.optimizer.learning_rate:g},"
                 f" {self.run.optimizer.schedule}",
@@ -195,6 +200,12 @@ class Setup:
                 f"mesh        {mesh} ({jax.device_count()} {jax.devices()[0].platform} device(s))",
             ]
         )
+
+    def _ramp_lines(self) -> list[str]:
+        """How the batch grows, where it does."""
+        stages = self.run.ramp.stages
+        texts = [f"{stage.rows} rows from step {stage.first_step:,}" for stage in stages]
+        return [f"ramp        {', '.join(texts)}"] if len(stages) > 1 else []
 
     def _usage_lines(self) -> list[str]:
         """The components, those first that repeat most."""
@@ -290,10 +301,19 @@ def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return config
 
 
+def accumulation_steps(run: RunConfig, rows: int) -> int:
+    """Microbatches of a step of so many rows: the fewest equal ones no larger than those of a full step."""
+    largest = run.batch_rows // run.train.accumulation_steps
+    return next(parts for parts in itertools.count(-(-rows // largest)) if rows % parts == 0)
+
+
 def _check_rows(run: RunConfig, partitioner: Partitioner) -> None:
-    rows = run.batch_rows // run.train.accumulation_steps
-    if rows % partitioner.batch_divisor:
-        raise InputError(
-            f"TrainConfig.batch_tokens = {run.train.batch_tokens}: a microbatch of {rows} rows does not"
-            f" divide among the {partitioner.batch_divisor} devices along the mesh axes data and fsdp"
-        )
+    for stage in run.ramp.stages:
+        rows = stage.rows // accumulation_steps(run, stage.rows)
+        if rows % partitioner.batch_divisor:
+            whole = stage.rows == run.batch_rows
+            field = "batch_tokens" if whole else "ramp_from"
+            raise InputError(
+                f"TrainConfig.{field} = {getattr(run.train, field)}: a microbatch of {rows} rows does not"
+                f" divide among the {partitioner.batch_divisor} devices along the mesh axes data and fsdp"
+            )

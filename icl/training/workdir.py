@@ -24,7 +24,7 @@ from icl.training.optimizer import make_schedule
 _RUN_FILE = "run.json"
 _FREE: dict[str, set[str]] = {
     "TrainConfig": {
-        *("steps", "save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows"),
+        *("steps", "tokens", "save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows"),
         *("read_threads", "read_workers"),
     },
     "ModelConfig": {"attention", "remat", "scan_unroll"},
@@ -81,7 +81,7 @@ def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
         return
     if now < done:
         raise InputError(f"TrainConfig.steps = {now}: the run in {workdir} has done {done} steps already")
-    rates = [make_schedule(run.optimizer, steps, run.train.batch_tokens) for steps in (before, now)]
+    rates = [make_schedule(run.optimizer, steps, run.train.batch_tokens, run.ramp) for steps in (before, now)]
     then, here = (np.asarray(rate(np.arange(done))) for rate in rates)
     if not np.array_equal(then, here):
         raise InputError(

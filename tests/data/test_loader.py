@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from icl.data.batch import Batch
 from icl.data.config import DataConfig
 from icl.data.loader import batches, host_rows, stack
+from icl.data.ramp import make_ramp
 from icl.data.rows import Rows
 from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
@@ -78,3 +79,20 @@ def test_rows_that_do_not_divide_among_devices_are_refused() -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     with pytest.raises(InputError, match="12 rows does not divide"):
         host_rows(NamedSharding(mesh, PartitionSpec("data", None)), 12)
+
+
+def test_a_growing_batch_takes_every_row_once_on_any_number_of_hosts(rows: Rows) -> None:
+    ramp = make_ramp(16, 4, 60, 3)
+    sizes = [ramp.rows(step) for step in range(12)]
+    assert len(set(sizes)) == 4 and sizes[-1] == 16
+    whole = list(itertools.islice(batches(rows, ramp), 12))
+    assert [len(np.asarray(batch.inputs_BT)) for batch in whole] == sizes
+    inputs = np.concatenate([np.asarray(batch.inputs_BT) for batch in whole])
+    expected = stack([rows[i] for i in range(sum(sizes))]).inputs_BT
+    np.testing.assert_array_equal(inputs, expected)
+    later = next(batches(rows, ramp, 9))
+    np.testing.assert_array_equal(later.inputs_BT, whole[9].inputs_BT)
+    hosts = [batches(rows, ramp, 2, host=slice(i * 4, (i + 1) * 4)) for i in range(4)]
+    for batch in whole[2:]:
+        joined = np.concatenate([np.asarray(next(host).inputs_BT) for host in hosts])
+        np.testing.assert_array_equal(joined, batch.inputs_BT)

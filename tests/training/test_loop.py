@@ -14,6 +14,7 @@ from icl.data.rows import Rows
 from icl.errors import InputError
 from icl.training import train
 from icl.training.checkpoints import read_description
+from icl.training.config import RunConfig
 from icl.training.metrics import MetricWriters
 from tests.training.small import small_run
 
@@ -158,3 +159,24 @@ def test_resume_is_bit_exact_after_sigkill(tmp_path: Path) -> None:
     assert _without_times(tmp_path / "killed") == _without_times(tmp_path / "whole")
     checksums = [read_description(tmp_path / name).checksums for name in ("killed", "whole")]
     assert checksums[0] == checksums[1]
+
+
+def test_a_run_whose_batch_grows_resumes_to_the_same_losses(tmp_path: Path) -> None:
+    """From 2 rows to 8; the run is given in tokens."""
+    ramp = {"ramp_from": 128, "ramp_tokens": 12 * 64, "ramp_stages": 2, "accumulation_steps": 2}
+
+    def run_of(rows: int) -> RunConfig:
+        return small_run(
+            train={**ramp, "tokens": rows * 64},
+            optimizer={"schedule": "constant"},
+            mesh={"data": 2, "tensor": 2, "sequence": 2},
+        )
+
+    run = run_of(35)
+    assert [stage.rows for stage in run.ramp.stages] == [2, 4, 8] and run.train.steps == 8
+    assert train(run, tmp_path / "whole")
+    lines = _without_times(tmp_path / "whole")
+    assert [line["tokens"] // 64 for line in lines] == [2, 4, 6, 10, 14, 22, 30, 38]
+    assert train(run_of(10), tmp_path / "parts")
+    assert train(run, tmp_path / "parts")
+    assert _without_times(tmp_path / "parts") == lines

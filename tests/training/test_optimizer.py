@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from icl.data.ramp import make_ramp
 from icl.errors import InputError
 from icl.model import ModelConfig, abstract_params, logical_axes
 from icl.training.optimizer import OptimizerConfig, is_matrix, make_optimizer, make_schedule
@@ -112,3 +113,17 @@ def test_an_array_is_a_matrix_by_its_named_axes_besides_layers() -> None:
 def test_a_bad_setting_is_refused_by_its_name(settings: dict[str, object], field: str) -> None:
     with pytest.raises(InputError, match=f"OptimizerConfig.{field} = .*expected"):
         OptimizerConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_where_the_batch_grows_the_schedule_goes_by_the_tokens_seen() -> None:
+    ramp = make_ramp(64, 8, 640, 4)
+    config = OptimizerConfig(learning_rate=1.0, warmup_tokens=300, decay_tokens=2000, final_ratio=0.1)
+    steps = ramp.steps(3000)
+    growing = make_schedule(config, steps, 64, ramp)
+    flat = make_schedule(config, 3000, 1)
+    for step in range(steps):
+        seen, after = ramp.first_row(step), ramp.first_row(step + 1)
+        # The rise counts the batch itself, the fall what was seen before it.
+        expected = min(1.0, after / 300) * float(flat(seen)) if seen >= 300 else min(1.0, after / 300)
+        np.testing.assert_allclose(growing(step), expected, rtol=2e-5)
+    np.testing.assert_allclose(growing(steps - 1), 0.1, rtol=1e-6)
