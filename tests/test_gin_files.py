@@ -116,3 +116,55 @@ def test_the_words_run_keeps_ten_tasks_out_of_training_and_evaluates_them(word_b
     kept_out = run.families["files"].held_out
     assert len(kept_out) == 10
     assert config.load_eval(["eval/words.gin"])[0].tasks == kept_out
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "tokens_a_step", "learning_rate"),
+    [
+        ("125m", 0.125, 0.5e6, 6e-4),
+        ("350m", 0.350, 0.5e6, 3e-4),
+        ("760m", 0.760, 0.5e6, 2.5e-4),
+        ("1_3b", 1.3, 1e6, 2e-4),
+        ("2_7b", 2.7, 1e6, 1.6e-4),
+        ("6_7b", 6.7, 2e6, 1.2e-4),
+        ("13b", 13.0, 2e6, 1e-4),
+        ("175b", 175.0, 3.2e6, 0.6e-4),
+    ],
+)
+def test_the_ladder_is_that_of_table_2_1(
+    name: str, billions: float, tokens_a_step: float, learning_rate: float
+) -> None:
+    (run,) = config.load_runs(["runs/gpt3.gin", f"models/gpt3_{name}.gin"])
+    assert model.num_params(run.model) / 1e9 == pytest.approx(billions, rel=0.025)
+    assert run.model.num_heads * run.model.size_per_head == run.model.embed_dim
+    assert run.model.hidden_dim == 4 * run.model.embed_dim
+    assert run.train.batch_tokens == pytest.approx(tokens_a_step, rel=0.05)
+    assert run.optimizer.learning_rate == learning_rate
+    assert 300e9 <= run.tokens(run.train.steps) < 300e9 + run.train.batch_tokens
+    assert run.ramp.rows(0) * 2048 == (131_072 if name == "175b" else 32_768)
+    assert run.ramp.first_row(run.ramp.stages[-1].first_step) * 2048 == pytest.approx(
+        run.train.ramp_tokens, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("gpt2_124m", 0.124),
+        ("gpt2_355m", 0.355),
+        ("gpt2_774m", 0.774),
+        ("gpt2_1_5b", 1.558),
+        ("before_gpt3_8b", 8.3),
+        ("before_gpt3_11b", 11.5),
+        ("before_gpt3_17b", 17.2),
+    ],
+)
+def test_models_before_gpt3_have_their_sizes(name: str, billions: float) -> None:
+    (run,) = config.load_runs(["runs/smoke.gin", f"models/{name}.gin"])
+    assert model.num_params(run.model) / 1e9 == pytest.approx(billions, rel=0.02)
+
+
+def test_the_cpu_ladder_spans_ten_thousand_to_ten_million_parameters() -> None:
+    runs = config.load_runs(["runs/cpu_ladder.gin"])
+    sizes = [model.num_non_embedding_params(Setup(run).model) for run in runs]
+    assert sizes == pytest.approx([1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7], rel=0.25)
