@@ -12,11 +12,14 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from icl.model.kernels import cudnn_attention, splash_attention
+from icl.parallel import Partitioner
+
 MASKED = -1e30
 BLOCK = 64
 MAX_BLOCKS = 4
 
-Implementation = Literal["reference", "blocked"]
+Implementation = Literal["reference", "blocked", "splash", "cudnn"]
 
 
 class Span(NamedTuple):
@@ -44,6 +47,7 @@ def attend(
     band: int | None = None,
     implementation: Implementation = "reference",
     aligned: bool = False,
+    partitioner: Partitioner | None = None,
 ) -> jax.Array:
     """Softmax attention, scores and softmax in float32.
 
@@ -55,12 +59,22 @@ def attend(
         keys: segments and positions of the keys.
         band: how many positions, itself included, a query sees back; None sees all.
         implementation: `reference` scores every pair; `blocked` cuts the queries of a row in up to four
-            blocks and leaves out the keys after each, where keys and queries are aligned.
+            blocks and leaves out the keys after each; `splash` and `cudnn` are the fused kernels of TPUs and
+            GPUs. All but the first are for aligned keys and queries: others (a KV cache) are scored pair by
+            pair whatever is said here.
         aligned: whether the i-th query and the i-th key are one position; there may be more keys.
+        partitioner: the mesh, for the fused kernels; None on one device.
 
     Returns:
         [batch, length, heads, head size] in the dtype of the queries.
     """
+    if implementation == "splash" and aligned:
+        return splash_attention(
+            q_BTHK, k_BGSK, v_BGSK, queries.segments_BT, band=band, partitioner=partitioner
+        )
+    if implementation == "cudnn" and aligned:
+        seen_BTS = visible(queries, keys, band)
+        return cudnn_attention(q_BTHK, k_BGSK, v_BGSK, seen_BTS, partitioner=partitioner)
     if implementation == "blocked" and aligned:
         length = q_BTHK.shape[1]
         count = max(1, min(MAX_BLOCKS, length // BLOCK))

@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from icl.model.attention import Implementation, Span, attend, attend_beyond
 from icl.model.config import ModelConfig
+from icl.model.kernels import SAVED_NAME
 from icl.model.layers import (
     MLP,
     Initializer,
@@ -90,7 +91,9 @@ class Attention(nn.Module):
             v = append(cache.v_BGSK, v, context.offset_B, axis=2)
             cache = cache._replace(k_BGSK=k, v_BGSK=v)
         queries = context.queries
-        if context.at_BA is not None:
+        implementation = attention_of(config, self.partitioner)
+        fused = implementation in ("splash", "cudnn") and context.offset_B is None
+        if context.at_BA is not None and not fused:
             q = take(q, context.at_BA)
             queries = Span(*(take(x_BT, context.at_BA) for x_BT in queries))
         band = config.band_width if self.banded else None
@@ -114,10 +117,16 @@ class Attention(nn.Module):
                 queries=queries,
                 keys=context.keys,
                 band=band,
-                implementation=attention_of(config, self.partitioner),
-                aligned=context.offset_B is None and context.at_BA is None,
+                implementation=implementation,
+                aligned=context.offset_B is None and (fused or context.at_BA is None),
+                partitioner=self.partitioner,
             )
-        o_BTE = checkpoint_name(o_BTHK.reshape(batch, q.shape[1], -1), "attention")
+        if context.at_BA is not None and fused:
+            o_BTHK = take(o_BTHK, context.at_BA)
+        o_BTE = o_BTHK.reshape(batch, o_BTHK.shape[1], -1)
+        if implementation != "splash":
+            # Splash names what its backward pass needs itself.
+            o_BTE = checkpoint_name(o_BTE, SAVED_NAME)
         out = Projection(
             config,
             config.embed_dim,
@@ -221,11 +230,21 @@ def make_context(
 
 
 def attention_of(config: ModelConfig, partitioner: Partitioner | None) -> Implementation:
-    """The attention that a configuration means: `auto` is `blocked` on a CPU with whole rows."""
+    """The attention that a configuration means on a mesh.
+
+    `auto` is `splash` on a TPU; `cudnn` on a GPU in bfloat16 and `blocked` on a CPU, with whole rows; else
+    `reference`.
+    """
     if config.attention != "auto":
         return config.attention
-    whole_rows = partitioner is None or partitioner.axis_sizes()["sequence"] == 1
-    return "blocked" if platform_of(partitioner) == "cpu" and whole_rows else "reference"
+    platform = platform_of(partitioner)
+    if platform == "tpu":
+        return "splash"
+    if partitioner is not None and partitioner.axis_sizes()["sequence"] > 1:
+        return "reference"
+    if platform == "cpu":
+        return "blocked"
+    return "cudnn" if config.compute_dtype == "bfloat16" else "reference"
 
 
 def take(x_BTX: jax.Array, at_BA: jax.Array) -> jax.Array:

@@ -17,8 +17,9 @@ class ModelConfig:
     `num_kv_heads` 0 is num_heads; `mlp_dim` 0 is 4 x embed_dim. `layer_pattern` is repeated over the
     layers; a `banded` layer sees the last `band_width` positions only (GPT-3, section 2.1). `conv_width`
     is the width of the causal depthwise convolution on Q, K and V (Primer, arXiv 2109.08668); 0 leaves it
-    out. `init_std` is that of the kernels, 0 for 1 / sqrt(inputs). `attention` auto is `blocked` on a CPU
-    and `reference` elsewhere. Parameters are float32; `compute_dtype` is that of the matmuls.
+    out. `init_std` is that of the kernels, 0 for 1 / sqrt(inputs). `attention` auto is `splash` on a TPU,
+    `cudnn` on a GPU in bfloat16, `blocked` on a CPU, and `reference` where none of them can be.
+    Parameters are float32; `compute_dtype` is that of the matmuls.
     """
 
     vocab_size: int = 0
@@ -50,7 +51,7 @@ class ModelConfig:
     init_std: float = 0.02
     embedding_init_std: float = 0.02
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "reference", "blocked"] = "auto"
+    attention: Literal["auto", "reference", "blocked", "splash", "cudnn"] = "auto"
     remat: Literal["none", "names", "full"] = "none"
     scan_unroll: int = 0
 
@@ -67,6 +68,8 @@ class ModelConfig:
             self._refuse("layer_pattern", "a tuple of 'dense' and 'banded'")
         if self.num_layers % len(self.layer_pattern):
             self._refuse("num_layers", f"a multiple of the {len(self.layer_pattern)} layers of layer_pattern")
+        if self.attention == "cudnn" and self.compute_dtype != "bfloat16":
+            self._refuse("attention", "another than 'cudnn' with compute_dtype 'float32'")
         if self.tied_head and self.head_bias:
             self._refuse("head_bias", "False with a tied head")
 

@@ -113,6 +113,10 @@ def init_sharded(config: ModelConfig, key: jax.Array, partitioner: Partitioner) 
 def check_mesh(config: ModelConfig, partitioner: Partitioner) -> None:
     """Raises InputError where heads, whose flat axis would divide anyway, would be cut in pieces."""
     sizes = partitioner.axis_sizes()
+    if config.attention == "cudnn" and sizes["sequence"] > 1:
+        raise InputError(
+            f"MeshConfig.sequence = {sizes['sequence']}: expected 1 with ModelConfig.attention = 'cudnn'"
+        )
     for field, logical, count in (
         ("num_heads", "heads", config.num_heads),
         ("num_kv_heads", "kv_heads", config.kv_heads),
