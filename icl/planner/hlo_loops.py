@@ -1,6 +1,6 @@
 """How often a loop of an XLA program runs its body, from the text alone.
 
-The CPU compiler writes it down; the TPU compiler leaves a counter that its condition compares with a constant.
+The CPU compiler writes it down; the TPU compiler leaves a counter that the condition compares with a limit.
 """
 
 import re
@@ -16,8 +16,8 @@ _TRANSPARENT = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-don
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
     """Executions of the body of `loop`, an instruction of `computation`; None where the text does not tell.
 
-    The condition must compare a counter with a constant. Where the text does not show with what the counter
-    starts or how it steps (both may be carried in from outside), 0 and 1 are taken, as JAX writes its scans.
+    The condition must compare a counter with a constant, the counter start at a constant and step by a constant;
+    constants may be carried along.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
@@ -26,21 +26,19 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     compared = _comparison(module, condition)
     if compared is None:
         return None
-    direction, (counter, offset), limit = compared
-    start = _initial(module, computation, loop, counter)
-    if limit[0] is not None:  # the limit is carried along
-        if not _is_invariant(module, loop, limit[0]):
-            return None
-        given = _initial(module, computation, loop, limit[0])
-        if given is None:
-            return None
-        limit = (None, given + limit[1])
-    distance = limit[1] - offset - (start or 0)
+    direction, (counter, offset), (element, limit) = compared
     step = _step(module, loop, counter)
-    return _trips(direction, distance, step)
+    if element is not None:  # the limit is carried along
+        given = _initial(module, computation, loop, element)
+        if given is None or _step(module, loop, element) != 0:
+            return None
+        limit += given
+    start = _initial(module, computation, loop, counter)
+    return None if start is None or step is None else _trips(direction, limit - offset - start, step)
 
 
 def _trips(direction: str, distance: int, step: int) -> int | None:
+    """Steps that a counter takes while `counter direction limit`, at `distance` before the limit."""
     if direction in ("GT", "GE"):
         direction, distance, step = {"GT": "LT", "GE": "LE"}[direction], -distance, -step
     if direction == "LE":
@@ -80,20 +78,14 @@ def _initial(module: Module, computation: Computation, loop: Instruction, elemen
     return value[1] if value is not None and value[0] is None else None
 
 
-def _next(module: Module, loop: Instruction, element: int) -> _Linear | None:
-    """What the body makes of a carried element."""
+def _step(module: Module, loop: Instruction, element: int) -> int | None:
+    """What the body adds to a carried element, where it adds a constant."""
     body = module.computations[loop.computations("body")[0]]
     root = body.instructions[body.root]
-    return _linear(module, body, root.operands[element], None) if root.opcode == "tuple" else None
-
-
-def _step(module: Module, loop: Instruction, element: int) -> int:
-    after = _next(module, loop, element)
-    return after[1] if after is not None and after[0] == element else 1
-
-
-def _is_invariant(module: Module, loop: Instruction, element: int) -> bool:
-    return _next(module, loop, element) == (element, 0)
+    if root.opcode != "tuple":
+        return None
+    after = _linear(module, body, root.operands[element], None)
+    return after[1] if after is not None and after[0] == element else None
 
 
 def _linear(

@@ -15,7 +15,7 @@ from icl.errors import InputError
 
 
 class Array(NamedTuple):
-    """One array of a program: XLA's name of its dtype (`bf16`, `s32`, `pred`), and its shape on one device."""
+    """One array of a program: XLA's name of its dtype (`bf16`, `s32`, `pred`), its shape on one device."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -104,7 +104,7 @@ def parse_module(text: str) -> Module:
             name, root, instructions = header.group(2), "", {}
             entry = name if header.group(1) else entry
         elif line.startswith("}") and name:
-            computations[name] = Computation(name, instructions, root or next(reversed(instructions)))
+            computations[name] = Computation(name, instructions, root or next(reversed(instructions), ""))
             name = ""
         elif name and (start := _NAME.match(line)):
             instruction = _parse_instruction(start.group(2), _COMMENT.sub("", line[start.end() :]))
