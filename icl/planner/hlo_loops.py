@@ -16,8 +16,8 @@ _TRANSPARENT = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-don
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
     """Executions of the body of `loop`, an instruction of `computation`; None where the text does not tell.
 
-    The condition must compare a counter with a constant, the counter start at a constant and step by a constant;
-    constants may be carried along.
+    The condition must compare a counter with a constant, and the counter must start at a constant and step by
+    a constant; constants may be carried along.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:

@@ -194,6 +194,8 @@ def test_an_all_reduce_of_which_a_fusion_keeps_a_slice_is_a_reduce_scatter() -> 
         "  %zero", "  ROOT %used = f32[4,8]{1,0} negate(%ar)\n  %zero"
     )
     assert [c.kind for c in program(entry, whole).collectives] == ["all-reduce"]
+    called = entry.replace("fusion(%x), kind=kCustom, calls=", "call(%x), to_apply=")
+    assert [c.kind for c in program(called, SCATTER).collectives] == ["all-reduce"]
 
 
 def test_a_gather_that_runs_beside_fusions_counts_once() -> None:
@@ -250,6 +252,50 @@ def test_a_known_trip_count_goes_first() -> None:
     ]
 
 
+def test_a_counter_is_followed_through_fusions() -> None:
+    text = loop("l", GATHER, limit=6)
+    text = text.replace("add(%copied, %one)", "fusion(%copied, %one), kind=kLoop, calls=%next")
+    text = text.replace("compare(%i, %n)", "fusion(%n, %i), kind=kLoop, calls=%less")
+    scalars = """
+%next (a: s32[], b: s32[]) -> s32[] {
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %add = s32[] add(%b, %a)
+}
+
+%less (b: s32[], a: s32[]) -> pred[] {
+  %b = s32[] parameter(0)
+  %a = s32[] parameter(1)
+  %two = s32[] constant(2)
+  %later = s32[] add(%a, %two)
+  ROOT %lt = pred[] compare(%later, %b), direction=LT
+}
+"""
+    found = program(run_loop("l"), scalars, text.replace("direction=LT", ""))
+    assert ([c.count for c in found.collectives], found.unknown_loops) == ([4], ())
+
+
+@pytest.mark.parametrize(("kept", "trips", "unknown"), [("%limit", 7, ()), ("%next", 1, ("l",))])
+def test_a_limit_that_is_carried_must_not_change(kept: str, trips: int, unknown: tuple[str, ...]) -> None:
+    text = loop("l", f"{GATHER}\n  %limit = s32[] get-tuple-element(%p), index=2", limit=0)
+    text = text.replace("tuple(%next, %h)", f"tuple(%next, %h, {kept})")
+    text = text.replace("%n = s32[] constant(0)", "").replace(
+        "  ROOT %lt", "  %n = s32[] get-tuple-element(%p), index=2\n  ROOT %lt"
+    )
+    entry = "  %seven = s32[] constant(7)\n" + run_loop("l").replace(
+        "tuple(%l_start, %x)", "tuple(%l_start, %x, %seven)"
+    )
+    found = program(entry, text)
+    assert ([c.count for c in found.collectives], found.unknown_loops) == ([trips], unknown)
+
+
+def test_kernels_and_products_are_weighted_like_collectives() -> None:
+    body = """  %k = f32[4,8]{1,0} custom-call(%h), custom_call_target="tpu_custom_call"
+  %d = f32[4,4]{1,0} dot(%h, %h), lhs_contracting_dims={1}, rhs_contracting_dims={1}"""
+    found = program(run_loop("l"), loop("l", body, limit=6))
+    assert (found.custom_calls, found.flops) == ({"tpu_custom_call": 6}, 6 * 2 * 4 * 4 * 8)
+
+
 def test_nested_loops_multiply() -> None:
     inner = run_loop("inner").replace("%x)", "%h)")
     found = program(
@@ -267,8 +313,20 @@ def test_nested_loops_multiply() -> None:
 def test_a_loop_that_cannot_be_counted_is_named(old: str, new: str) -> None:
     text = loop("l", GATHER, limit=6)
     assert old in text
-    found = program(run_loop("l"), text.replace(old, new))
+    text = text.replace(old, new)
+    found = program(run_loop("l"), text)
     assert ([c.count for c in found.collectives], found.unknown_loops) == ([1], ("l",))
+
+
+def test_a_loop_that_cannot_be_counted_is_named_from_inside_a_branch() -> None:
+    start = "(h: f32[4,8]) -> f32[4,8] {\n  %h = f32[4,8]{1,0} parameter(0)\n"
+    found = program(
+        "  %c = f32[4,8]{1,0} conditional(%x, %x, %x), branch_computations={%looping, %plain}",
+        loop("l", GATHER, limit=6).replace("compare(", "odd("),
+        f"%looping {start}{run_loop('l').replace('%x)', '%h)')}\n}}\n",
+        f"%plain {start}  ROOT %n = f32[4,8]{{1,0}} negate(%h)\n}}\n",
+    )
+    assert found.unknown_loops == ("l",)
 
 
 @pytest.mark.parametrize(
@@ -276,29 +334,37 @@ def test_a_loop_that_cannot_be_counted_is_named(old: str, new: str) -> None:
 )
 def test_a_conditional_costs_its_costlier_branch(named: str) -> None:
     start = "(h: f32[4,8]) -> f32[4,8] {\n  %h = f32[4,8]{1,0} parameter(0)\n"
+    product = "\n  %d = f32[4,4]{1,0} dot(%h, %h), lhs_contracting_dims={1}, rhs_contracting_dims={1}"
     kernel = '\n  %k = f32[4,8]{1,0} custom-call(%h), custom_call_target="tpu_custom_call"'
     found = program(
         f"  %c = f32[4,8]{{1,0}} conditional(%x, %x, %x, %x), {named}",
         f"%none {start}  ROOT %n = f32[4,8]{{1,0}} negate(%h)\n}}\n",
-        f"%one {start}{GATHER}{kernel}\n}}\n",
+        f"%one {start}{GATHER}{kernel}{product}\n}}\n",
         f"%two {start}{GATHER}\n{GATHER.replace('%ag', '%ag2')}\n}}\n",
     )
     assert found.totals() == {"all-gather": Total(2, 2 * 16 * 8 * 4)}
-    assert found.custom_calls == {"tpu_custom_call": 1}
+    assert (found.custom_calls, found.flops) == ({"tpu_custom_call": 1}, 2 * 4 * 4 * 8)
 
 
 def test_arrays_in_memory_leave_out_the_inside_of_fusions() -> None:
     inside = """
+%g (g: f32[4,8]) -> bf16[4,999] {
+  %g = f32[4,8]{1,0} parameter(0)
+  %b = bf16[4,8]{1,0} convert(%g)
+  ROOT %pad = bf16[4,999]{1,0} pad(%b, %b), padding=0_0x0_991
+}
+
 %f (h: f32[4,8]) -> f32[4] {
   %h = f32[4,8]{1,0} parameter(0)
-  %big = bf16[4,999]{1,0} pad(%h, %h), padding=0_0x0_991
+  %big = bf16[4,999]{1,0} fusion(%h), kind=kLoop, calls=%g
   ROOT %r = f32[4]{0} slice(%big), slice={[0:4], [0:1]}
 }
 """
     entry = "  %y = (s32[2]{0}, (f32[4]{0}, pred[])) fusion(%x), kind=kLoop, calls=%f"
     found = program(entry, inside)
-    assert Array("bf16", (4, 999)) in found.arrays()
-    assert Array("bf16", (4, 999)) not in found.arrays(in_memory=True)
+    inner = {Array("bf16", (4, 999)), Array("bf16", (4, 8))}
+    assert inner <= found.arrays()
+    assert not inner & found.arrays(in_memory=True)
     assert found.arrays(in_memory=True) >= {
         Array("s32", (2,)),
         Array("f32", (4,)),
@@ -318,10 +384,16 @@ def test_arrays_in_memory_leave_out_the_inside_of_fusions() -> None:
             "dim_labels=01bf_01oi->01bf",
             2 * 2 * 4 * 16 * 16 * 32,
         ),
+        # Every second element of an image of 5, taps 2 apart: (0, 2, 4), (2, 4), (4).
+        (
+            "f32[1,3,7]{2,1,0} convolution(%i, %c), window={size=3 stride=2 pad=0_4 rhs_dilate=2}, "
+            "dim_labels=b0f_0io->b0f",
+            2 * 7 * 6 * (3 + 2 + 1),
+        ),
         # An image of 5 under a kernel of 3 with padding: 3 taps inside, 2 at each end.
         (
             "f32[1,5,7]{2,1,0} convolution(%i, %c), window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f",
-            2 * 7 * 6 * 13,
+            2 * 7 * 6 * (2 + 3 + 3 + 3 + 2),
         ),
     ],
 )
