@@ -270,19 +270,11 @@ def _callees(instruction: Instruction, opcode: str) -> Iterator[tuple[str, bool]
 
 
 def _fused(module: Module) -> frozenset[str]:
-    """Names of computations that run inside a fusion."""
-    found: set[str] = set()
-    waiting = [
+    """Names of computations that run as a fusion."""
+    return frozenset(
         name
         for computation in module.computations.values()
         for instruction in computation.instructions.values()
         for name, is_fused in _callees(instruction, instruction.opcode)
         if is_fused
-    ]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            for instruction in module.computations[name].instructions.values():
-                waiting += [callee for callee, _ in _callees(instruction, instruction.opcode)]
-    return frozenset(found)
+    )
