@@ -6,26 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 peak of one device, from the vendors' data sheets; matched as parts of `device_kind`.
-_PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "TPU7": 2307e12,
-    "H200": 989e12,
-    "H100": 989e12,
-    "GH200": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
+from icl.parallel.chips import find_chip
 
 
 def peak_flops() -> float | None:
@@ -37,10 +18,8 @@ def peak_flops() -> float | None:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return measure_matmul_flops()
-    for kind, flops in _PEAK_FLOPS.items():
-        if kind.lower() in device.device_kind.lower():
-            return flops * jax.device_count()
-    return None
+    chip = find_chip(device.device_kind)
+    return None if chip is None or chip.flops is None else chip.flops * jax.device_count()
 
 
 def measure_matmul_flops(size: int = 1024, repeats: int = 7) -> float:

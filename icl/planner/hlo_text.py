@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from icl.errors import InputError
@@ -84,6 +84,7 @@ class Module:
 
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_END = re.compile(r"\}\s*(//.*)?$")
 _NAME = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r" *([\w\-]+)\(")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([^\]]*)\]")
@@ -99,11 +100,11 @@ def parse_module(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry = name = root = ""
     instructions: dict[str, Instruction] = {}
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if header := _HEADER.match(line):
             name, root, instructions = header.group(2), "", {}
             entry = name if header.group(1) else entry
-        elif line.startswith("}") and name:
+        elif _END.match(line) and name:
             computations[name] = Computation(name, instructions, root or next(reversed(instructions), ""))
             name = ""
         elif name and (start := _NAME.match(line)):
@@ -113,6 +114,18 @@ def parse_module(text: str) -> Module:
     if entry not in computations:
         raise InputError("HLO text: no ENTRY computation in it, expected an optimised XLA program")
     return Module(computations, entry, _num_devices(text))
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Lines, with what a kernel's metadata breaks over several put back together."""
+    whole = ""
+    for line in text.splitlines():
+        if _NAME.match(line) or _HEADER.match(line) or _END.match(line):
+            yield whole
+            whole = line
+        elif line.strip():
+            whole = f"{whole} {line}"
+    yield whole
 
 
 def _parse_instruction(name: str, text: str) -> Instruction:

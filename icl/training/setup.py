@@ -36,14 +36,21 @@ _SHOWN = 20
 class Setup:
     """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
 
-    def __init__(self, run: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
-        """Raises InputError where settings do not fit each other, the files or the devices (default: all)."""
+    def __init__(
+        self,
+        run: RunConfig,
+        devices: Sequence[jax.Device] | None = None,
+        num_components: int | None = None,
+    ) -> None:
+        """Reads the data; given `num_components`, reads none, nor a tokenizer where a vocabulary is set.
+
+        Raises InputError where settings do not fit each other, the files or the devices (default: all).
+        """
         self.run = run
         self.seconds_to_read = 0.0
-        self.tokenizer: Tokenizer = load_tokenizer(run.data.tokenizer)
-        self.tasks: Mapping[str, tuple[Task, ...]] = build_tasks(run.families)
-        self.rows = Rows(run.data, self.tasks, self.tokenizer)
-        self.model = _with_vocabulary(run.model, self.tokenizer)
+        self.num_components = len(self.rows.components) if num_components is None else num_components
+        reads_tokenizer = num_components is None or run.model.vocab_size == 0
+        self.model = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
         self.partitioner = Partitioner(make_mesh(run.mesh, devices))
         model.check_mesh(self.model, self.partitioner)
         _check_rows(run, self.partitioner)
@@ -63,6 +70,21 @@ class Setup:
             excluded_C=replicated,
         )
 
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Of the texts."""
+        return load_tokenizer(self.run.data.tokenizer)
+
+    @functools.cached_property
+    def tasks(self) -> Mapping[str, tuple[Task, ...]]:
+        """The tasks of every family."""
+        return build_tasks(self.run.families)
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The training rows."""
+        return Rows(self.run.data, self.tasks, self.tokenizer)
+
     def init_state(self) -> TrainState:
         """Fresh parameters and moments, born in their shards."""
         init = jax.jit(self._init, out_shardings=self.shardings)
@@ -74,15 +96,19 @@ class Setup:
         target: TrainState = abstract(state, self.shardings)
         return target
 
-    def compile_train_step(self, state: TrainState, batch: Batch) -> Any:
-        """The compiled train step; its first argument is donated."""
+    def compile_train_step(
+        self, state: TrainState, batch: Batch, compiler_options: dict[str, str | bool] | None = None
+    ) -> Any:
+        """The compiled train step, of arrays or of what stands for them; its first argument is donated."""
         train = self.run.train
         step = make_train_step(
             self.model,
             self.optimizer,
             self.schedule,
-            num_components=len(self.rows.components),
-            accumulation_steps=accumulation_steps(self.run, np.shape(batch.inputs_BT)[0]),
+            num_components=self.num_components,
+            accumulation_steps=accumulation_steps(
+                self.run, np.shape(batch.inputs_BT)[0], self.partitioner.batch_divisor
+            ),
             scored_positions=self.run.data.scored_positions,
             z_loss=train.z_loss,
             skip_nonfinite=train.skip_nonfinite,
@@ -90,7 +116,16 @@ class Setup:
         )
         placed = (self.shardings, self.partitioner.replicated)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=placed)
-        return jitted.lower(state, batch).compile()
+        return jitted.lower(state, batch).compile(compiler_options)
+
+    def abstract_batch(self) -> Batch:
+        """Shapes, types and shardings of a full batch."""
+        shape, sharding = (self.run.batch_rows, self.run.data.row_length), self.partitioner.batch_sharding
+        types = {name: jnp.int32 for name in Batch._fields} | {"weights_BT": jnp.float32}
+        arrays: Any = {
+            name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for name, kind in types.items()
+        }
+        return Batch(**arrays)
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
         """Batches on the devices, from a step on; close it when done.
@@ -222,7 +257,7 @@ class Setup:
     def _init(self, key: jax.Array) -> TrainState:
         params = model.init_params(self.model, key)
         zero = jnp.zeros((), jnp.int32)
-        excluded_C = jnp.zeros(len(self.rows.components), jnp.int32)
+        excluded_C = jnp.zeros(self.num_components, jnp.int32)
         return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
 
 
@@ -301,15 +336,19 @@ def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return config
 
 
-def accumulation_steps(run: RunConfig, rows: int) -> int:
-    """Microbatches of a step of so many rows: the fewest equal ones no larger than those of a full step."""
-    largest = run.batch_rows // run.train.accumulation_steps
-    return next(parts for parts in itertools.count(-(-rows // largest)) if rows % parts == 0)
+def accumulation_steps(run: RunConfig, rows: int, divisor: int) -> int:
+    """Microbatches of a step of so many rows: the fewest equal ones no larger than those of a full step.
+
+    Their rows are a multiple of `divisor`, where that can be.
+    """
+    fewest = -(-rows // (run.batch_rows // run.train.accumulation_steps))
+    equal = [parts for parts in range(fewest, rows + 1) if rows % parts == 0]
+    return next((parts for parts in equal if rows // parts % divisor == 0), equal[0])
 
 
 def _check_rows(run: RunConfig, partitioner: Partitioner) -> None:
     for stage in run.ramp.stages:
-        rows = stage.rows // accumulation_steps(run, stage.rows)
+        rows = stage.rows // accumulation_steps(run, stage.rows, partitioner.batch_divisor)
         if rows % partitioner.batch_divisor:
             whole = stage.rows == run.batch_rows
             field = "batch_tokens" if whole else "ramp_from"

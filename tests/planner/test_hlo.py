@@ -406,3 +406,20 @@ def test_flops_of_products(line: str, flops: int) -> None:
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="ENTRY"):
         read_hlo(text)
+
+
+def test_a_kernels_metadata_over_several_lines_ends_no_computation() -> None:
+    program = read_hlo(
+        """HloModule kernel, num_partitions=4
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %kernel = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call", metadata={
+"block": "128", inner={
+}}, sharding={replicated}
+  ROOT %sum = f32[8]{0} all-reduce(%kernel), replica_groups={{0,1,2,3}}, to_apply=%add
+}
+"""
+    )
+    assert program.custom_calls == {"tpu_custom_call": 1}
+    assert [found.kind for found in program.collectives] == ["all-reduce"]
