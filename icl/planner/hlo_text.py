@@ -84,7 +84,7 @@ class Module:
 
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_END = re.compile(r"\}\s*(//.*)?$")
+_END = re.compile(r"\}(, execution_thread=\"\w+\")?\s*(//.*)?$")
 _NAME = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r" *([\w\-]+)\(")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([^\]]*)\]")
