@@ -124,6 +124,9 @@ class Attention(nn.Module):
         if context.at_BA is not None and fused:
             o_BTHK = take(o_BTHK, context.at_BA)
         o_BTE = o_BTHK.reshape(batch, o_BTHK.shape[1], -1)
+        if self.partitioner is not None:
+            # Or XLA takes heads apart in the projection's gradient too, and sums it instead of scattering it.
+            o_BTE = self.partitioner.constrain(o_BTE, ("batch", "length", "heads"))
         if implementation != "splash":
             # Splash names what its backward pass needs itself.
             o_BTE = checkpoint_name(o_BTE, SAVED_NAME)

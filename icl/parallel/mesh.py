@@ -77,8 +77,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             inside,
             (config.dcn_data, 1, 1, 1),
             devices,
+            allow_split_physical_axes=True,
             process_is_granule=not hasattr(devices[0], "slice_index"),
         )
     else:
-        grid = mesh_utils.create_device_mesh(sizes, devices)
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
