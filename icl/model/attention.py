@@ -7,34 +7,17 @@ cache go through the same code.
 Shapes: B batch, T query positions, S key positions, H heads, G key/value heads, R = H / G, K head size.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from icl.model.blocked import blocked_attention
 from icl.model.kernels import cudnn_attention, splash_attention
+from icl.model.spans import MASKED, Span, visible
 from icl.parallel import Partitioner
 
-MASKED = -1e30
-BLOCK = 64
-MAX_BLOCKS = 4
-
 Implementation = Literal["reference", "blocked", "splash", "cudnn"]
-
-
-class Span(NamedTuple):
-    """Where the positions of a row stand: `segments_BT` and `positions_BT` within the segment, int32."""
-
-    segments_BT: jax.Array
-    positions_BT: jax.Array
-
-
-def visible(queries: Span, keys: Span, band: int | None) -> jax.Array:
-    """Which keys a query sees: bool [batch, queries, keys]."""
-    same = queries.segments_BT[:, :, None] == keys.segments_BT[:, None, :]
-    distance = queries.positions_BT[:, :, None] - keys.positions_BT[:, None, :]
-    seen = same & (distance >= 0)
-    return seen if band is None else seen & (distance < band)
 
 
 def attend(
@@ -77,18 +60,7 @@ def attend(
         return cudnn_attention(q_BTHK, k_BGSK, v_BGSK, seen_BTS, partitioner=partitioner)
     if implementation == "blocked" and aligned:
         length = q_BTHK.shape[1]
-        count = max(1, min(MAX_BLOCKS, length // BLOCK))
-        cuts = [round(i * length / count) for i in range(count + 1)]
-        blocks = [
-            _softmax_attention(
-                q_BTHK[:, start:end],
-                k_BGSK[:, :, :end],
-                v_BGSK[:, :, :end],
-                visible(_cut(queries, start, end), _cut(keys, 0, end), band),
-            )
-            for start, end in zip(cuts, cuts[1:], strict=False)
-        ]
-        return jnp.concatenate(blocks, axis=1)
+        return blocked_attention(q_BTHK, k_BGSK[:, :, :length], v_BGSK[:, :, :length], queries, band=band)
     return _softmax_attention(q_BTHK, k_BGSK, v_BGSK, visible(queries, keys, band))
 
 
@@ -145,10 +117,6 @@ def attend_beyond(
     o_GBRTK = o_GBRTK + jnp.einsum("gbrts,bgsk->gbrtk", weights_S.astype(v_BGSK.dtype), v_BGSK)
     o_GBRTK = (o_GBRTK / total).astype(q_BTHK.dtype)
     return o_GBRTK.transpose(1, 3, 0, 2, 4).reshape(batch, length, heads, size)
-
-
-def _cut(span: Span, start: int, end: int) -> Span:
-    return Span(span.segments_BT[:, start:end], span.positions_BT[:, start:end])
 
 
 def _softmax_attention(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from icl.model.attention import Implementation, Span, attend, attend_beyond
+from icl.model.attention import Implementation, attend, attend_beyond
 from icl.model.config import ModelConfig
 from icl.model.kernels import SAVED_NAME
 from icl.model.layers import (
@@ -25,6 +25,7 @@ from icl.model.layers import (
     rotary_angles,
     rotate,
 )
+from icl.model.spans import Span
 from icl.parallel import Partitioner, platform_of
 
 Angles = tuple[jax.Array, jax.Array]
@@ -96,6 +97,7 @@ class Attention(nn.Module):
         if context.at_BA is not None and not fused:
             q = take(q, context.at_BA)
             queries = Span(*(take(x_BT, context.at_BA) for x_BT in queries))
+        aligned = context.offset_B is None and (fused or context.at_BA is None)
         band = config.band_width if self.banded else None
         if context.shared is not None and context.shared_keys is not None:
             o_BTHK = attend_beyond(
@@ -118,7 +120,7 @@ class Attention(nn.Module):
                 keys=context.keys,
                 band=band,
                 implementation=implementation,
-                aligned=context.offset_B is None and (fused or context.at_BA is None),
+                aligned=aligned,
                 partitioner=self.partitioner,
             )
         if context.at_BA is not None and fused:
@@ -127,8 +129,8 @@ class Attention(nn.Module):
         if self.partitioner is not None:
             # Or XLA takes heads apart in the projection's gradient too, and sums it instead of scattering it.
             o_BTE = self.partitioner.constrain(o_BTE, ("batch", "length", "heads"))
-        if implementation != "splash":
-            # Splash names what its backward pass needs itself.
+        if implementation not in ("splash", "blocked") or not aligned:
+            # Those two name what their backward passes need themselves.
             o_BTE = checkpoint_name(o_BTE, SAVED_NAME)
         out = Projection(
             config,

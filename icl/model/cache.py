@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from icl.errors import InputError
-from icl.model.attention import Span
 from icl.model.block import LayerCache, make_context
 from icl.model.config import ModelConfig
+from icl.model.spans import Span
 from icl.model.transformer import Params, apply_cached_layers, embed, final_norm, unembed
 from icl.parallel import Partitioner
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from icl.errors import InputError
-from icl.model.attention import Span
 from icl.model.block import Block, Context, LayerCache, make_context
 from icl.model.config import ModelConfig
 from icl.model.layers import Norm, broadcast, declare, kernel_initializer
+from icl.model.spans import Span
 from icl.parallel import Partitioner, platform_of
 
 Params = dict[str, Any]

@@ -19,7 +19,7 @@ from icl.evaluation.prompts import Tokens, common_prefix
 from icl.evaluation.requests import Ask, Key, Request, Shape, depth_first, make_request
 from icl.evaluation.scoring import Decoding, Scorer
 from icl.model import ModelConfig, block, cache
-from icl.model.attention import Span
+from icl.model.spans import Span
 
 LENGTH, VOCAB, LETTERS = 40, 8, 4
 TOLERANCE = 1e-4

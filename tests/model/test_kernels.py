@@ -12,9 +12,10 @@ from jax._src.cudnn import fused_attention_stablehlo
 from icl import model
 from icl.errors import InputError
 from icl.model import ModelConfig, kernels
-from icl.model.attention import Span, attend, visible
+from icl.model.attention import attend
 from icl.model.block import attention_of
 from icl.model.kernels import cudnn_attention
+from icl.model.spans import Span, visible
 from icl.parallel import MeshConfig, Partitioner, make_mesh
 
 LENGTH = 256
