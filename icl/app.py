@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from icl import last_words
 from icl.errors import InputError
 from icl.host_memory import keep_freed_memory
 
@@ -45,7 +46,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         if len(argv) > 1:
             return refuse(f"unexpected argument {argv[1]!r}: every setting is a --flag, see --help")
         try:
-            return main(argv)
+            code = main(argv)
+            last_words.take_back()
+            return code
         except InputError as error:
             return _leave(refuse(str(error)))
         except KeyboardInterrupt:
@@ -72,6 +75,7 @@ def refuse(reason: str) -> int:
 
 def _leave(code: int) -> NoReturn:
     """Ends the process at once: background writers would still say what they cannot write."""
+    last_words.take_back()
     sys.stdout.flush()
     os._exit(code)
 

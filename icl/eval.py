@@ -10,13 +10,14 @@ from pathlib import Path
 
 from absl import flags
 
-from icl import app
+from icl import app, host_flags
 from icl.errors import InputError
 
 _CHECKPOINT = flags.DEFINE_multi_string("checkpoint", [], "A run's folder, or one of its checkpoints/STEP.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder that results are written to.")
 _STEP = flags.DEFINE_integer("step", None, "Step of every checkpoint; the newest by default.")
 flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(host_flags)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,10 +29,13 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("--output_dir is missing: expected a folder to write to")
 
     # Only now: --help and a missing flag should not wait for JAX.
+    host_flags.join_hosts()
+    from icl.compilation_cache import use_compilation_cache
     from icl.config import load_eval
     from icl.evaluation.runner import describe, evaluate
 
     config, overrides, mesh = load_eval(app.GIN_FILE.value, app.GIN_BINDINGS.value)
+    use_compilation_cache()
     arguments = (_CHECKPOINT.value, config, Path(_OUTPUT_DIR.value))
     if app.DRY_RUN.value:
         print(describe(*arguments, overrides=overrides, step=_STEP.value))

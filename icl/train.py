@@ -10,12 +10,16 @@ from pathlib import Path
 
 from absl import flags
 
-from icl import app
+from icl import app, host_flags
 from icl.errors import InputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to and resumes from.")
 _RUNGS = flags.DEFINE_list("rungs", [], "Rungs of the ladder to train; all by default.")
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Trace a few steps into DIR/profile, and print where their time went."
+)
 flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(host_flags)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("--workdir is missing: expected a folder to write to")
 
     # Only now: --help and a missing flag should not wait for JAX.
+    host_flags.join_hosts(notices_sigterm=not app.DRY_RUN.value)
+    from icl.compilation_cache import use_compilation_cache
     from icl.config import load_runs
     from icl.training.loop import train
     from icl.training.setup import Setup
@@ -36,8 +42,9 @@ def main(argv: Sequence[str]) -> int:
     if app.DRY_RUN.value:
         print("\n\n".join(Setup(run).summary() for run in runs))
         return 0
+    use_compilation_cache()
     for run in runs:
-        if not train(run, workdir / run.rung):
+        if not train(run, workdir / run.rung, profile=_PROFILE.value):
             break
     return 0
 

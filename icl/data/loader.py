@@ -1,11 +1,11 @@
 """From rows to host batches: random access with grain, read ahead by threads or processes.
 
 The batch of step s is rows [s x batch_rows, (s + 1) x batch_rows), or those that a ramp says, on any number
-of hosts: a host reads the rows that its devices hold. Resuming is starting at another step; no iterator state
-is kept.
+of hosts: a host reads the rows that its devices hold, which need not lie side by side. Resuming is starting
+at another step; no iterator state is kept.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -21,20 +21,17 @@ from icl.errors import InputError
 class _HostBatches:
     """Random access by step to a host's rows of every batch."""
 
-    def __init__(self, rows: Rows, ramp: Ramp, host: slice) -> None:
+    def __init__(self, rows: Rows, ramp: Ramp, held: Mapping[int, Sequence[int]]) -> None:
         self._rows = rows
         self._ramp = ramp
-        self._host = host
+        self._held = held
 
     def __len__(self) -> int:
         return len(self._rows) // self._ramp.stages[-1].rows
 
     def __getitem__(self, step: int) -> Batch:
-        stage, full = self._ramp.stage(int(step)), self._ramp.stages[-1].rows
         first = self._ramp.first_row(int(step))
-        # A smaller batch is divided among the hosts as the full one is.
-        start, stop = (bound * stage.rows // full for bound in (self._host.start, self._host.stop))
-        return stack([self._rows[first + i] for i in range(start, stop)])
+        return stack([self._rows[first + i] for i in self._held[self._ramp.rows(int(step))]])
 
 
 def stack(rows: Sequence[Batch]) -> Batch:
@@ -42,15 +39,15 @@ def stack(rows: Sequence[Batch]) -> Batch:
     return Batch(*(np.stack([np.asarray(array) for array in arrays]) for arrays in zip(*rows, strict=True)))
 
 
-def host_rows(sharding: NamedSharding, batch_rows: int) -> slice:
-    """The rows of a batch that this host's devices hold.
+def host_rows(sharding: NamedSharding, batch_rows: int) -> tuple[int, ...]:
+    """The rows of a batch that this host's devices hold, in order.
 
     Args:
       sharding: of arrays [batch, length], `Partitioner.batch_sharding`.
       batch_rows: rows of the batch.
 
     Raises:
-      InputError: the rows do not divide among the devices, or this host's are not contiguous.
+      InputError: the rows do not divide among the devices.
     """
     over_rows = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
     try:
@@ -59,12 +56,8 @@ def host_rows(sharding: NamedSharding, batch_rows: int) -> slice:
         raise InputError(
             f"a batch of {batch_rows} rows does not divide among mesh {dict(sharding.mesh.shape)}"
         ) from error
-    held = sorted({index[0].indices(batch_rows)[:2] for index in indices if index is not None})
-    if any(stop != start for (_, stop), (start, _) in zip(held[:-1], held[1:], strict=True)):
-        raise InputError(
-            f"this host's devices hold the rows {held} of a batch; expected one contiguous range"
-        )
-    return slice(held[0][0], held[-1][1])
+    held = {row for index in indices if index is not None for row in range(*index[0].indices(batch_rows))}
+    return tuple(sorted(held))
 
 
 def batches(
@@ -72,7 +65,7 @@ def batches(
     batch_rows: int | Ramp,
     start_step: int = 0,
     *,
-    host: slice | None = None,
+    host: Callable[[int], Sequence[int]] | None = None,
     num_threads: int = 1,
     num_workers: int = 0,
     prefetch: int = 16,
@@ -85,14 +78,15 @@ def batches(
       rows: where they come from.
       batch_rows: rows of the global batch, or how they grow.
       start_step: step of the first batch.
-      host: the rows of the (full) batch to read (`host_rows`); all by default.
+      host: which rows of a batch of so many to read (`host_rows`); all by default.
       num_threads: threads that read ahead; 0 reads in the caller.
       num_workers: processes that read ahead, in place of threads; they take a few seconds to start. A script
         that asks for them needs the usual `if __name__ == "__main__":`.
       prefetch: batches kept ready by the threads, or by each worker.
     """
     ramp = make_ramp(batch_rows) if isinstance(batch_rows, int) else batch_rows
-    source = _HostBatches(rows, ramp, host or slice(0, ramp.stages[-1].rows))
+    held = {stage.rows: (host or range)(stage.rows) for stage in ramp.stages}
+    source = _HostBatches(rows, ramp, held)
     threads = 0 if num_workers else num_threads
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
     dataset = grain.MapDataset.source(source)[start_step:].to_iter_dataset(options)

@@ -188,6 +188,7 @@ def unembed(config: ModelConfig, params: Params, x_XD: jax.Array) -> jax.Array:
     return y_XV
 
 
+@jax.named_scope("embedding")
 def embed(
     config: ModelConfig,
     params: Params,

@@ -2,45 +2,44 @@
 
 The batch of a step follows from the step alone, so the newest checkpoint is all there is to resume from.
 The loop dispatches step n + 1 before it fetches the metrics of step n, so the devices never wait for it.
-JAX's persistent compilation cache stays off: every start compiles the same program anew, so a resumed run
-does not depend on what another program, or another version of it, left in a cache.
 """
 
 import contextlib
 import dataclasses
 import json
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from icl.data.batch import Batch
 from icl.errors import InputError
+from icl.parallel.hosts import check_agreement, from_first, wait_for_all
 from icl.parallel.speed import peak_flops
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
-from icl.training.description import Description
+from icl.training.description import Description, as_json
 from icl.training.metrics import MetricWriters, NoWriters, Progress
+from icl.training.profiling import Profiler
 from icl.training.setup import HeldOutCurve, Setup
 from icl.training.step import StepMetrics, TrainState
+from icl.training.termination import Termination
 from icl.training.workdir import (
     check_model,
+    check_shared,
     check_steps,
     check_workdir,
     claim_workdir,
     is_claimed,
+    settings_of,
     write_whole,
 )
 
 
-def train(run: RunConfig, workdir: str | Path) -> bool:
+def train(run: RunConfig, workdir: str | Path, *, profile: bool = False) -> bool:
     """Trains a run in a folder, from its newest checkpoint if it has one.
 
     Writes config.gin, run.json, metrics.jsonl, tensorboard/ and checkpoints/STEP/ there.
@@ -48,6 +47,7 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     Args:
       run: All that decides the run.
       workdir: Its folder; made if need be.
+      profile: Whether to trace a few steps into profile/ there, and to print where their time went.
 
     Returns:
       Whether it ended by itself; False when SIGTERM ended it, with its state saved.
@@ -55,33 +55,49 @@ def train(run: RunConfig, workdir: str | Path) -> bool:
     Raises:
       InputError: settings do not fit, the folder holds another run, or its checkpoint is damaged.
     """
+    began = time.monotonic()
     workdir = Path(workdir)
     check_workdir(workdir, run)
     try:
-        return _train(run, workdir)
+        return _train(run, workdir, profile, began)
     except OSError as error:
         error.filename = error.filename or str(workdir)
         raise
 
 
-def _train(run: RunConfig, workdir: Path) -> bool:
+def _train(run: RunConfig, workdir: Path, profile: bool, began: float) -> bool:
     """`train` in a folder that is free or this run's own."""
-    with _Termination() as termination:
+    with Termination() as termination:
         setup = Setup(run)
         is_first = jax.process_index() == 0
+        check_agreement(
+            {
+                "version of JAX": jax.__version__,
+                "setting": _settings_text(run),
+                "data": setup.rows.fingerprint,
+            }
+        )
         if is_first and not is_claimed(workdir):
             claim_workdir(workdir, run)
+        wait_for_all("workdir")
+        check_shared(workdir)
         with Checkpoints(
             workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every
         ) as checkpoints:
-            start = checkpoints.latest() or 0
+            start = from_first(checkpoints.latest() or 0)
             check_steps(workdir, run, start)
             state = _restore(checkpoints, setup, workdir, start) if start else setup.init_state()
             if is_first:
                 claim_workdir(workdir, run)
                 write_whole(workdir / "data.json", json.dumps(_data_report(setup), indent=1) + "\n")
             with MetricWriters(workdir, start) if is_first else NoWriters() as writers:
-                return _Loop(setup, checkpoints, writers, termination).run(state, start)
+                profiler = Profiler(workdir / "profile" if profile and is_first else None, start)
+                return _Loop(setup, checkpoints, writers, termination, profiler, began).run(state, start)
+
+
+def _settings_text(run: RunConfig) -> str:
+    """Every setting, for a comparison between hosts."""
+    return json.dumps([settings_of(run), as_json(run.mesh)])
 
 
 def _data_report(setup: Setup) -> dict[str, Any]:
@@ -98,18 +114,23 @@ class _Loop:
         setup: Setup,
         checkpoints: Checkpoints,
         writers: MetricWriters | NoWriters,
-        termination: "_Termination",
+        termination: Termination,
+        profiler: Profiler,
+        began: float,
     ) -> None:
         self._setup = setup
         self._train = setup.run.train
         self._checkpoints = checkpoints
         self._termination = termination
+        self._profiler = profiler
+        self._began = began
         self._curve = HeldOutCurve(setup)
         self._description = setup.description()
         self._writers = writers
 
     def run(self, state: TrainState, start: int) -> bool:
-        progress = Progress(self._setup.run.rung or "train", self._train.steps, start)
+        name = self._setup.run.rung or "train"
+        progress = Progress(name, self._train.steps, start, is_shown=jax.process_index() == 0)
         try:
             if start >= self._train.steps:
                 progress.say(f"step {start} is the last: nothing left to train")
@@ -133,8 +154,15 @@ class _Loop:
                 log.finish()
                 train_step = self._compiled(state, batch, step - 1, progress)
                 log.start_clock()
-            state, metrics = train_step(state, batch)
+            self._profiler.before(step, state)
+            with jax.transfer_guard("disallow"):
+                state, metrics = train_step(state, batch)
             log.add(step, metrics)
+            if step == start + 1:
+                jax.block_until_ready(state)
+                progress.say(f"first step done {time.monotonic() - self._began:.1f} s after the start")
+            if found := self._profiler.after(step, state, train_step, is_last=step == last):
+                progress.say(found)
             if step < last:
                 batch = next(batches)
                 # The step before was dispatched: where it was done before the rows came, the next one waited.
@@ -156,7 +184,8 @@ class _Loop:
         train_step = self._setup.compile_train_step(state, batch)
         rows = self._setup.run.ramp.rows(start)
         progress.say(
-            f"step of {rows} rows compiled in {time.monotonic() - began:.1f} s, begins after step {start}"
+            f"step of {rows} rows compiled in {time.monotonic() - began:.1f} s (attention:"
+            f" {self._setup.attention}), begins after step {start}"
         )
         return train_step
 
@@ -240,34 +269,6 @@ class _Log:
         }
         self._writers.write(line | ({"curve": curve} if curve else {}))
         self._progress.update(step, float(metrics.loss), tokens_per_second, mfu)
-
-
-class _Termination:
-    """Notes SIGTERM, so that the loop can save at the next step; a context manager."""
-
-    def __init__(self) -> None:
-        self._signalled = False
-        self._before: Any = None
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> "_Termination":
-        if self._in_main_thread:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._in_main_thread:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after `step`; several hosts agree on the step."""
-        if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self._signalled
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._signalled = True
 
 
 def _restore(checkpoints: Checkpoints, setup: Setup, workdir: Path, step: int) -> TrainState:

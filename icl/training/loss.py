@@ -97,7 +97,8 @@ def weighted_loss(
       The sum, and the cross-entropy of each position [batch, length], through which no gradient flows.
     """
     how = _How(jnp.dtype(config.compute_dtype), chunk, partitioner, z_loss)
-    loss, cross_entropy_BT = _loss(how, hidden_BTD, _matrix(config, params), targets_BT, weights_BT)
+    with jax.named_scope("loss"):
+        loss, cross_entropy_BT = _loss(how, hidden_BTD, _matrix(config, params), targets_BT, weights_BT)
     return loss, jax.lax.stop_gradient(cross_entropy_BT)
 
 

@@ -97,9 +97,10 @@ class Progress:
 
     _SECONDS = 10.0
 
-    def __init__(self, name: str, total: int, start: int) -> None:
+    def __init__(self, name: str, total: int, start: int, *, is_shown: bool = True) -> None:
         self._bar = None
-        if sys.stderr.isatty():
+        self._is_shown = is_shown
+        if is_shown and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True)
         self._name, self._total = name, total
         self._first: tuple[int, float] | None = None
@@ -123,7 +124,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line of its own."""
-        tqdm.write(f"{self._name}: {text}", file=sys.stderr)
+        if self._is_shown:
+            tqdm.write(f"{self._name}: {text}", file=sys.stderr)
 
     def close(self) -> None:
         """Ends the bar."""

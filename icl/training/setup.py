@@ -1,5 +1,6 @@
 """All that a run needs before its first step, made from its settings: rows, model, mesh, compiled steps."""
 
+import bisect
 import contextlib
 import dataclasses
 import functools
@@ -19,6 +20,8 @@ from icl.data.loader import batches, host_rows, stack
 from icl.data.rows import Rows, Usage
 from icl.data.tokenizer import Tokenizer, load_tokenizer
 from icl.errors import InputError
+from icl.model.attention import Implementation
+from icl.model.block import attention_of
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import make_mesh
 from icl.parallel.partition import Partitioner
@@ -85,6 +88,11 @@ class Setup:
         """The training rows."""
         return Rows(self.run.data, self.tasks, self.tokenizer)
 
+    @property
+    def attention(self) -> Implementation:
+        """Which attention the train step computes."""
+        return attention_of(self.model, self.partitioner)
+
     def init_state(self) -> TrainState:
         """Fresh parameters and moments, born in their shards."""
         init = jax.jit(self._init, out_shardings=self.shardings)
@@ -133,7 +141,7 @@ class Setup:
         `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
         """
         ramp, train = self.run.ramp, self.run.train
-        host = host_rows(self.partitioner.batch_sharding, self.run.batch_rows)
+        host = functools.partial(host_rows, self.partitioner.batch_sharding)
         local = batches(
             self.rows,
             ramp,
@@ -149,18 +157,19 @@ class Setup:
                 self.seconds_to_read = time.monotonic() - began
                 if batch is None:
                     return
-                size = ramp.rows(step)
-                yield self.place(batch, size, host.start * size // self.run.batch_rows)
+                yield self.place(batch, ramp.rows(step))
 
-    def place(self, batch: Batch, num_rows: int, first: int = 0) -> Batch:
-        """A host's rows of a batch of `num_rows`, beginning with row `first`, onto its devices."""
+    def place(self, batch: Batch, num_rows: int) -> Batch:
+        """A host's rows (`host_rows`) of a batch of `num_rows`, onto its devices."""
         sharding = self.partitioner.batch_sharding
+        held = host_rows(sharding, num_rows)
 
         def put(local: Any) -> jax.Array:
             def part(index: tuple[slice, ...] | None) -> np.ndarray:
                 rows, positions = index or (slice(None), slice(None))
                 start, stop, _ = rows.indices(num_rows)
-                found: np.ndarray = local[start - first : stop - first, positions]
+                first = bisect.bisect_left(held, start)
+                found: np.ndarray = local[first : first + stop - start, positions]
                 return found
 
             return jax.make_array_from_callback((num_rows, local.shape[1]), sharding, part)
@@ -303,9 +312,9 @@ class HeldOutCurve:
             rows = Rows(run.data, setup.tasks, setup.tokenizer, "held_out", instruction=instruction)
             every = [rows[i] for i in range(run.train.eval_rows)]
             every += [padding] * (-len(every) % size)
-            host = host_rows(setup.partitioner.batch_sharding, size)
+            held = host_rows(setup.partitioner.batch_sharding, size)
             made[name] = [
-                setup.place(stack(every[start + host.start : start + host.stop]), size, host.start)
+                setup.place(stack([every[start + row] for row in held]), size)
                 for start in range(0, len(every), size)
             ]
         return made

@@ -123,16 +123,17 @@ def make_train_step(
         total_weight = jnp.sum(batch.weights_BT)
         total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
         grads, losses = gradients(state.params, batch, total_weight)
-        loss, grad_norm = losses[-1], optax.tree.norm(grads)
+        loss, grad_norm = losses[-1], _norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
         learning_rate = schedule(state.step)
-        updates, moments = optimizer.update(grads, state.moments, state.params)
-        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
-        apply = finite | (not skip_nonfinite)
-        params, moments = jax.tree.map(
-            lambda new, old: jnp.where(apply, new, old), (params, moments), (state.params, state.moments)
-        )
+        with jax.named_scope("optimizer"):
+            updates, moments = optimizer.update(grads, state.moments, state.params)
+            params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
+            apply = finite | (not skip_nonfinite)
+            params, moments = jax.tree.map(
+                lambda new, old: jnp.where(apply, new, old), (params, moments), (state.params, state.moments)
+            )
         skipped = state.skipped + jnp.where(apply, 0, 1)
         weight_C = by_component(batch.weights_BT, batch.tasks_BT, num_components)
         excluded_C = state.excluded_C + by_component(batch.excluded_BT, batch.tasks_BT, num_components)
@@ -142,6 +143,11 @@ def make_train_step(
         return TrainState(state.step + 1, params, moments, skipped, excluded_C), metrics
 
     return train_step
+
+
+@jax.named_scope("optimizer")
+def _norm(grads: Params) -> jax.Array:
+    return optax.tree.norm(grads)
 
 
 def make_curve_step(

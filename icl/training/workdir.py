@@ -8,10 +8,13 @@ of the steps already done stay the same.
 import dataclasses
 import json
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from icl.errors import InputError
@@ -22,6 +25,8 @@ from icl.training.description import as_json
 from icl.training.optimizer import make_schedule
 
 _RUN_FILE = "run.json"
+_SHOWS_WITHIN = 20.0
+"""Seconds after which a network file system shows every host what another one wrote."""
 _FREE: dict[str, set[str]] = {
     "TrainConfig": {
         *("steps", "tokens", "save_every", "keep_last", "keep_every", "log_every", "eval_every", "eval_rows"),
@@ -47,6 +52,11 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
     Raises:
       InputError: the path is a file, or the folder holds another run; names the setting that differs.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(workdir)):
+        raise InputError(
+            f"--workdir {workdir}: expected a folder of a mounted file system, not a URL (a bucket can be"
+            " mounted, for instance with gcsfuse)"
+        )
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir} is a file: expected a folder, or a path where to make one")
     path = workdir / _RUN_FILE
@@ -103,6 +113,22 @@ def check_model(saved: ModelConfig, now: ModelConfig, where: str) -> None:
 def is_claimed(workdir: Path) -> bool:
     """Whether a run has begun in the folder."""
     return (workdir / _RUN_FILE).exists()
+
+
+def check_shared(workdir: Path) -> None:
+    """Whether this host sees the folder that the first host has claimed.
+
+    Raises:
+      InputError: it does not, also after a network's delay.
+    """
+    end = time.monotonic() + _SHOWS_WITHIN
+    while not is_claimed(workdir):
+        if time.monotonic() > end:
+            raise InputError(
+                f"--workdir {workdir}: host {jax.process_index()} does not see what host 0 wrote there;"
+                " expected a folder on a file system that all hosts share"
+            )
+        time.sleep(0.1)
 
 
 def claim_workdir(workdir: Path, run: RunConfig) -> None:

@@ -1,7 +1,7 @@
 """Claims about the host loader."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -30,6 +30,11 @@ def read(rows: Rows, number: int, start: int = 0, **settings: object) -> list[li
     return [[np.asarray(array).tobytes() for array in batch] for batch in itertools.islice(stream, number)]
 
 
+def part(host: int, num_hosts: int) -> Callable[[int], Sequence[int]]:
+    """An equal part of any batch."""
+    return lambda size: range(host * size // num_hosts, (host + 1) * size // num_hosts)
+
+
 def test_batch_of_a_step_is_its_rows(rows: Rows) -> None:
     for step, batch in zip((5, 6), batches(rows, BATCH_ROWS, 5), strict=False):
         expected = stack([rows[step * BATCH_ROWS + i] for i in range(BATCH_ROWS)])
@@ -39,8 +44,7 @@ def test_batch_of_a_step_is_its_rows(rows: Rows) -> None:
 
 @pytest.mark.parametrize("num_hosts", [2, 4, 8])
 def test_batches_are_the_same_on_any_number_of_hosts(rows: Rows, num_hosts: int) -> None:
-    size = BATCH_ROWS // num_hosts
-    hosts = [batches(rows, BATCH_ROWS, 2, host=slice(i * size, (i + 1) * size)) for i in range(num_hosts)]
+    hosts = [batches(rows, BATCH_ROWS, 2, host=part(i, num_hosts)) for i in range(num_hosts)]
     for whole in itertools.islice(batches(rows, BATCH_ROWS, 2), 3):
         parts = [next(host) for host in hosts]
         for i, array in enumerate(whole):
@@ -72,7 +76,13 @@ def test_one_host_holds_all_rows_on_any_mesh(shape: tuple[int, ...]) -> None:
         shape, ("data", "fsdp", "tensor", "sequence"), axis_types=(jax.sharding.AxisType.Auto,) * 4
     )
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "sequence"))
-    assert host_rows(sharding, 16) == slice(0, 16)
+    assert host_rows(sharding, 16) == tuple(range(16))
+
+
+def test_a_host_may_hold_rows_that_do_not_lie_side_by_side(rows: Rows) -> None:
+    whole, held = next(batches(rows, BATCH_ROWS, 2)), (0, 1, 4, 7)
+    some = next(batches(rows, BATCH_ROWS, 2, host=lambda _: held))
+    np.testing.assert_array_equal(some.inputs_BT, np.asarray(whole.inputs_BT)[list(held)])
 
 
 def test_rows_that_do_not_divide_among_devices_are_refused() -> None:
@@ -92,7 +102,7 @@ def test_a_growing_batch_takes_every_row_once_on_any_number_of_hosts(rows: Rows)
     np.testing.assert_array_equal(inputs, expected)
     later = next(batches(rows, ramp, 9))
     np.testing.assert_array_equal(later.inputs_BT, whole[9].inputs_BT)
-    hosts = [batches(rows, ramp, 2, host=slice(i * 4, (i + 1) * 4)) for i in range(4)]
+    hosts = [batches(rows, ramp, 2, host=part(i, 4)) for i in range(4)]
     for batch in whole[2:]:
         joined = np.concatenate([np.asarray(next(host).inputs_BT) for host in hosts])
         np.testing.assert_array_equal(joined, batch.inputs_BT)

@@ -118,11 +118,12 @@ def segments(row: Batch) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("start", [0, FAR])
 @pytest.mark.parametrize("num_hosts", [1, 2, 4, 8])
 def test_the_number_of_hosts_changes_no_byte(rows: Rows, num_hosts: int, start: int) -> None:
-    size = BATCH_ROWS // num_hosts
-    parts = [
-        next(batches(rows, BATCH_ROWS, start, host=slice(i * size, (i + 1) * size), num_threads=0))
-        for i in range(num_hosts)
-    ]
+    def host(number: int) -> Batch:
+        size = BATCH_ROWS // num_hosts
+        held = range(number * size, (number + 1) * size)
+        return next(batches(rows, BATCH_ROWS, start, host=lambda _: held, num_threads=0))
+
+    parts = [host(number) for number in range(num_hosts)]
     joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     assert content(Batch(*joined)) == read(rows, start, 1, num_threads=0)[0]
 
