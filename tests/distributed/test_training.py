@@ -31,7 +31,6 @@ def start(workdir: Path, *, devices: int, settings: Sequence[Sequence[str]]) -> 
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
     }
     command = [sys.executable, "-m", "icl.train", f"--workdir={workdir}", "--gin_file=gin/runs/smoke.gin"]
     if len(settings) > 1:
