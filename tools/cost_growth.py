@@ -99,14 +99,13 @@ def make_plan(runs: Sequence[RunConfig], vocab_size: int, platform: str, rounds:
         lengths, rows = (128, 256, 512, 1024, 2048), (1, 2, 4, 8, 16, 32)
         return Plan(tuple(configs.values()), configs["p1m"], 4096, 256, lengths, rows, rounds, seconds)
 
-    def larger(layers: int, width: int) -> ModelConfig:
-        smaller = dataclasses.replace(configs["p1m"], compute_dtype="bfloat16")
-        return dataclasses.replace(smaller, num_layers=layers, embed_dim=width, num_heads=width // 64)
-
-    shapes = ((4, 256), (6, 384), (8, 512), (10, 768), (12, 1024), (16, 1280))
-    larger_sizes = tuple(larger(*shape) for shape in shapes)
+    half = dataclasses.replace(configs["p1m"], compute_dtype="bfloat16")
+    larger = tuple(
+        dataclasses.replace(half, num_layers=layers, embed_dim=width, num_heads=width // 64)
+        for layers, width in ((4, 256), (6, 384), (8, 512), (10, 768), (12, 1024), (16, 1280))
+    )
     lengths, rows = (512, 1024, 2048, 4096, 8192), (1, 2, 4, 8, 16, 32)
-    return Plan(larger_sizes, larger_sizes[3], 16_384, 1024, lengths, rows, rounds, seconds)
+    return Plan(larger, larger[3], 16_384, 1024, lengths, rows, rounds, seconds)
 
 
 def take_turns(
