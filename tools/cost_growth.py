@@ -1,13 +1,13 @@
 """Cost grows as it should: a step with parameters, context and batch, and the data loader with hosts.
 
-    python -m tools.cost_growth --output_dir DIR [--quick] [--rounds 10]
+    python -m tools.cost_growth --output_dir DIR [--quick] [--rounds 8]
 
 Step time is that of our train step on one device, with random tokens: the models of gin/models/cpu_ladder.gin
 on a CPU, larger ones in bfloat16 elsewhere. The loader reads the same global batches as 1, 2, 4 and 8 hosts,
 each its own part, one after another and without read-ahead. The points of a sweep take turns, so that what
 else the machine does hits all alike; medians over the rounds count. Each sweep gets a power law by least
 squares on logs, beside that of the model FLOPs at the same points. Writes `cost_growth.json` and a figure a
-sweep. Takes about five minutes of two cores, a minute and a half at most with `--quick`.
+sweep. Takes about six minutes of two idle cores, one with `--quick`.
 """
 
 import argparse
@@ -246,10 +246,10 @@ def _settings(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output_dir", required=True, help="folder to write to")
     parser.add_argument("--quick", action="store_true", help="fewer points, and 3 short rounds")
-    parser.add_argument("--rounds", type=int, help="rounds of about half a second a point (default: 10)")
+    parser.add_argument("--rounds", type=int, help="rounds of about half a second a point (default: 8)")
     settings = parser.parse_args(arguments)
     if settings.rounds is None:
-        settings.rounds = 3 if settings.quick else 10
+        settings.rounds = 3 if settings.quick else 8
     if settings.rounds < 1:
         raise InputError(f"--rounds {settings.rounds}: expected a positive number")
     folder = Path(settings.output_dir)
