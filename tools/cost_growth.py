@@ -7,7 +7,7 @@ on a CPU, larger ones in bfloat16 elsewhere. The loader reads the same global ba
 each its own part, one after another and without read-ahead. The points of a sweep take turns, so that what
 else the machine does hits all alike; medians over the rounds count. Each sweep gets a power law by least
 squares on logs, beside that of the model FLOPs at the same points. Writes `cost_growth.json` and a figure a
-sweep. Takes about six minutes of two idle cores, one with `--quick`.
+sweep. Takes about six minutes of two idle cores, a minute or so with `--quick`.
 """
 
 import argparse
