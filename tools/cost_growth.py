@@ -194,9 +194,9 @@ def against_hosts(run: RunConfig, plan: Plan, bar: Bar) -> list[Sweep]:
         )
         rows = Rows(data, build_tasks(run.families), load_tokenizer(data.tokenizer))
     whole = LOADER_TURNS * plan.seconds
-    count = max(1, round(whole / _read(rows, slice(0, LOADER_ROWS), 1)))
+    count = max(1, round(whole / _read(rows, range(LOADER_ROWS), 1)))
     parts = [
-        (hosts, slice(i * LOADER_ROWS // hosts, (i + 1) * LOADER_ROWS // hosts))
+        (hosts, range(i * LOADER_ROWS // hosts, (i + 1) * LOADER_ROWS // hosts))
         for hosts in HOSTS
         for i in range(hosts)
     ]
@@ -215,9 +215,9 @@ def against_hosts(run: RunConfig, plan: Plan, bar: Bar) -> list[Sweep]:
     ]
 
 
-def _read(rows: Rows, host: slice, count: int) -> float:
+def _read(rows: Rows, held: range, count: int) -> float:
     """Seconds of a host for its part of so many batches, after a first one."""
-    stream = batches(rows, LOADER_ROWS, host=host, num_threads=0)
+    stream = batches(rows, LOADER_ROWS, host=lambda _: held, num_threads=0)
     next(stream)
     start = time.perf_counter()
     for _ in range(count):
