@@ -18,8 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 from icl.model.kernels import SAVED_NAME
 from icl.model.spans import MASKED, Span, visible
 
-BLOCK = 64
-MAX_BLOCKS = 4
+_SIZES = ((4, 64), (8, 128))
+"""Up to so many blocks of at least so many queries: more cost more to compile, and save little."""
 
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, Span]
 
@@ -27,7 +27,7 @@ Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, Span]
 def blocked_attention(
     q_BTHK: jax.Array, k_BGTK: jax.Array, v_BGTK: jax.Array, span: Span, *, band: int | None = None
 ) -> jax.Array:
-    """Causal attention within segments, in up to four blocks of queries; scores and softmax in float32.
+    """Causal attention within segments, in up to eight blocks of queries; scores and softmax in float32.
 
     Output and log-sum-exp bear the name `attention`, so a remat policy that saves it scores once.
 
@@ -50,7 +50,7 @@ def blocked_attention(
 
 def cuts(length: int) -> Iterator[tuple[int, int]]:
     """Where the blocks of a row begin and end."""
-    count = max(1, min(MAX_BLOCKS, length // BLOCK))
+    count = max(1, *(min(most, length // size) for most, size in _SIZES))
     for i in range(count):
         yield round(i * length / count), round((i + 1) * length / count)
 
