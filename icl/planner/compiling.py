@@ -32,6 +32,10 @@ from icl.planner.topology import Topology
 from icl.training.config import RunConfig
 from icl.training.setup import Setup
 
+# Counting traces the model; a search asks for the same one often.
+_flops_per_token = functools.cache(model.flops_per_token)
+_num_params = functools.cache(model.num_params)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -127,7 +131,7 @@ def _training(
     run: RunConfig, topology: Topology, layout: Layout, compiled: tuple[Memory, Program | None, float]
 ) -> Plan:
     config, length, tokens = layout.setup.model, run.data.row_length, run.train.batch_tokens
-    flops = tokens * model.flops_per_token(config, length)
+    flops = tokens * _flops_per_token(config, length)
     cost = tokens, run.tokens(run.train.steps), flops, tokens * _attention_flops(config, length)
     return _plan(run, topology, layout.setup, cost, compiled)
 
@@ -163,7 +167,7 @@ def plan_evaluation(run: RunConfig, topology: Topology, devices: Sequence[Any], 
         compiled = estimate, None, 0.0
     # Logits are of the last position alone.
     head = 2.0 * config.vocab_size * config.embed_dim * rows * (length - 1)
-    flops = rows * length * model.flops_per_token(config, length) / 3 - head
+    flops = rows * length * _flops_per_token(config, length) / 3 - head
     cost = rows * length, 0, flops, rows * length * _attention_flops(config, length) / 3
     return _plan(run, topology, setup, cost, compiled)
 
@@ -238,7 +242,7 @@ def _plan(
         mesh=dict(setup.partitioner.axis_sizes()),
         attention=_attention(setup, topology),
         run=run,
-        params=model.num_params(setup.model),
+        params=_num_params(setup.model),
         tokens=tokens,
         total_tokens=total_tokens,
         model_flops=model_flops,
@@ -259,7 +263,7 @@ def _attention(setup: Setup, topology: Topology) -> str:
 
 
 def _attention_flops(config: ModelConfig, length: int) -> float:
-    return model.flops_per_token(config, length) - model.flops_per_token(config, 0)
+    return _flops_per_token(config, length) - _flops_per_token(config, 0)
 
 
 def _compile(

@@ -1,6 +1,7 @@
 """Bytes of one chip: what the compiler says, or where there is no compiler an estimate from shapes."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from icl.training.config import RunConfig
 from icl.training.loss import CHUNK
 
 GIB = 2**30
+_num_non_embedding_params = functools.cache(num_non_embedding_params)  # counting traces the model
 SAFE_SHARE = 0.8
 """Of a chip's memory: what a plan should stay within, as the runtime and the data need some too."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -239,7 +241,7 @@ def _layer_width(config: ModelConfig, tensor: int) -> float:
 
 def _gathered(config: ModelConfig, sizes: Mapping[str, int], *, gradients: bool) -> float:
     """Bytes of a layer's parameters whole over `fsdp`, twice as the next is fetched, and its gradients."""
-    layer = num_non_embedding_params(config) / config.num_layers / sizes["tensor"]
+    layer = _num_non_embedding_params(config) / config.num_layers / sizes["tensor"]
     return 0.0 if sizes["fsdp"] == 1 else layer * (2 * _narrow(config) + 4 * gradients)
 
 

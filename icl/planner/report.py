@@ -48,7 +48,9 @@ def ranking_text(plans: Sequence[Plan]) -> str:
             f"{number:<4}{mesh:32}{plan.run.model.remat:8}{plan.run.train.accumulation_steps:<14}"
             f"{f'{_size(memory.total)} ({memory.share:.0%})':22}{step if memory.fits else _verdict(plan)}"
         )
-    return "\n".join([*lines, "", "the first as gin:", *(f"  {line}" for line in gin_lines(plans[0].run))])
+    if plans[0].memory.fits:
+        lines += ["", "the first as gin:", *(f"  {line}" for line in gin_lines(plans[0].run))]
+    return "\n".join(lines)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def _collective_lines(plan: Plan) -> list[str]:
 
 def _time_lines(plan: Plan) -> list[str]:
     time = plan_roofline(plan)
-    if plan.memory.is_refused:
+    if not plan.memory.fits:
         return []
     if time is None:
         return [f"step          unknown: no speed is known of a {plan.topology.chip.name}"]
