@@ -1,6 +1,7 @@
 """Plans made by hand: a small run on eight devices, with what a compiler would say given."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -59,9 +60,15 @@ def run_on(**mesh: int) -> RunConfig:
     return small_run(mesh={"data": 1, **mesh})
 
 
+@functools.cache
+def _default_estimate(topology: Topology) -> Plan:
+    return estimated_plan(topology, run_on(fsdp=8))
+
+
 def estimated_plan(topology: Topology = V5E, run: RunConfig | None = None) -> Plan:
     """What shapes say of a run."""
-    run = run or run_on(fsdp=8)
+    if run is None:
+        return _default_estimate(topology)
     return estimate_training(run, topology, lay_out(run, topology, jax.devices()))
 
 
