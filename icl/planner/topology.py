@@ -112,7 +112,7 @@ def _simulated(topology: Topology) -> Sequence[Any]:
     import jax
 
     with contextlib.suppress(RuntimeError):  # JAX may run already, with as many devices as it has.
-        if jax.config.jax_num_cpu_devices < topology.num_chips:
+        if getattr(jax.config, "jax_num_cpu_devices", -1) < topology.num_chips:
             jax.config.update("jax_num_cpu_devices", topology.num_chips)
     found = jax.devices("cpu")
     if len(found) < topology.num_chips:

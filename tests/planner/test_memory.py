@@ -1,5 +1,6 @@
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -112,10 +113,10 @@ Memory Space: vmem (color=1)
     assert largest_allocations("") == []
 
 
-def memory_of(**changes: object) -> Memory:
-    run = run_on(fsdp=4, data=2)
-    parts = {name: dataclasses.replace(getattr(run, name), **values) for name, values in changes.items()}  # type: ignore[arg-type]
-    return estimated_plan(run=dataclasses.replace(run, **parts)).memory  # type: ignore[arg-type]
+def memory_of(**changes: dict[str, Any]) -> Memory:
+    run: Any = run_on(fsdp=4, data=2)
+    parts = {name: dataclasses.replace(getattr(run, name), **values) for name, values in changes.items()}
+    return estimated_plan(run=dataclasses.replace(run, **parts)).memory
 
 
 def test_an_estimate_shrinks_with_remat_and_with_microbatches_that_save_more_than_a_gradient() -> None:
