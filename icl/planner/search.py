@@ -37,7 +37,7 @@ def search(
     """The plans of the most promising settings, the best first: those that fit, then the fastest.
 
     Where there is a compiler they are compiled, in the order that their shapes suggest, until `count` fit
-    within `SAFE_SHARE` or twice as many were tried. What the state alone does not let fit is never compiled.
+    within `SAFE_SHARE` or twice as many were tried. What cannot fit by its shapes is never compiled.
 
     Args:
       run: its mesh, remat and accumulation are replaced.
@@ -54,15 +54,15 @@ def search(
         raise InputError(
             f"--search: no mesh of {topology.num_chips} devices divides this run's model and batch"
         )
-    possible = sorted((plan for plan in found if _may_fit(plan)), key=_rank)
+    possible = [plan for plan in found if _may_fit(plan)]
     fitting = sum(plan.memory.share <= SAFE_SHARE for plan in possible)
     say(
         f"of {len(found)} settings {len(found) - len(possible)} cannot fit, and {fitting} should within"
         f" {SAFE_SHARE:.0%}, by their shapes"
     )
     if not possible or not topology.is_compiled:
-        return (possible or sorted(found, key=lambda plan: plan.memory.share))[:count]
-    return sorted(_compiled(possible, topology, devices, count, say), key=_rank)
+        return sorted(possible or found, key=_rank)[:count]
+    return sorted(_compiled(_promising(possible), topology, devices, count, say), key=_rank)
 
 
 def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: Say) -> Iterator[Plan]:
@@ -80,6 +80,19 @@ def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: 
         except InputError:
             continue
         yield from (estimate_training(candidate, topology, layout) for candidate in settings)
+
+
+def _promising(possible: Sequence[Plan]) -> list[Plan]:
+    """The order to compile in: what should fit, the fastest first, and as often what would be faster still.
+
+    Estimates of temporaries are off by half at times, so what seems somewhat too large may be the best.
+    """
+    likely = sorted((plan for plan in possible if plan.memory.share <= SAFE_SHARE), key=_seconds)
+    doubtful = sorted((plan for plan in possible if plan.memory.share > SAFE_SHARE), key=_seconds)
+    faster = [plan for plan in doubtful if not likely or _seconds(plan) < _seconds(likely[0])]
+    slower = doubtful[len(faster) :]
+    pairs = itertools.zip_longest(likely, faster)
+    return [plan for pair in pairs for plan in pair if plan is not None] + slower
 
 
 def _compiled(
@@ -163,13 +176,19 @@ def _may_fit(plan: Plan) -> bool:
     return memory.total - memory.temporaries / 2 <= memory.capacity
 
 
-def _rank(plan: Plan) -> tuple[int, float, int, float]:
-    """Fitting first, then by time halfway between all hidden and nothing hidden, then fewer microbatches."""
-    memory, roofline = plan.memory, plan_roofline(plan)
+def _rank(plan: Plan) -> tuple[float, ...]:
+    """Fitting first, then by time."""
+    memory = plan.memory
     if not memory.fits:
-        return 2, memory.share, 0, 0.0
-    seconds = (roofline.least + roofline.most) / 2 if roofline else 0.0
-    return int(memory.share > SAFE_SHARE), seconds, plan.run.train.accumulation_steps, memory.share
+        return 2, memory.share
+    return int(memory.share > SAFE_SHARE), *_seconds(plan)
+
+
+def _seconds(plan: Plan) -> tuple[float, int, float]:
+    """Time halfway between all at once and one after the other, then fewer microbatches, then less memory."""
+    time = plan_roofline(plan)
+    middle = (time.least + time.most) / 2 if time else 0.0
+    return middle, plan.run.train.accumulation_steps, plan.memory.share
 
 
 def _powers(limit: int) -> list[int]:
