@@ -16,6 +16,7 @@ from absl import flags
 from icl import app
 from icl.errors import InputError
 
+_PLANS = 4
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
@@ -23,11 +24,11 @@ _TOPOLOGY = flags.DEFINE_string(
 )
 _JSON = flags.DEFINE_string("json", None, "File to write the plans to, as a JSON list.")
 _RUNGS = flags.DEFINE_list("rungs", [], "Rungs of the ladder to plan; all by default.")
-_SEARCH = flags.DEFINE_bool(
-    "search", False, "Try meshes, remat policies and microbatches, and rank what fits."
-)
-_SEARCH_COUNT = flags.DEFINE_integer(
-    "search_count", None, "Plans that --search compiles and ranks; 4 by default.", lower_bound=1
+_SEARCH = flags.DEFINE_integer(
+    "search",
+    0,
+    f"Try meshes, remat policies and microbatches, and rank so many that fit; {_PLANS} if none is given.",
+    lower_bound=0,
 )
 _EVAL = flags.DEFINE_bool(
     "eval", False, "Plan the reading of prompts by icl.eval in place of the train step."
@@ -61,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     devices = devices_of(topology)
 
     def plan(run: RunConfig) -> list[Plan]:
-        if _SEARCH.value or _SEARCH_COUNT.value:
-            return search(run, topology, devices, _SEARCH_COUNT.value or 4, _say)
+        if _SEARCH.value:
+            return search(run, topology, devices, _SEARCH.value, _say)
         verb = "compiling" if topology.is_compiled else "laying out"
         with heartbeat(_say, f"{verb} {run.rung or 'the run'} for {topology.name}"):
             if _EVAL.value or _EVAL_ROWS.value:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     plans, fits = [], True
     for run in runs:
         found = plan(run)
-        texts = [ranking_text(found)] if _SEARCH.value or _SEARCH_COUNT.value else []
+        texts = [ranking_text(found)] if _SEARCH.value else []
         print("\n\n".join([*texts, plan_text(found[0])]), flush=True)
         fits = fits and found[0].memory.fits
         plans += found
@@ -91,8 +92,17 @@ def _check_flags() -> None:
         raise InputError(f"--json {_JSON.value}: its folder does not exist")
     if _JSON.value and Path(_JSON.value).is_dir():
         raise InputError(f"--json {_JSON.value}: expected a file, this is a folder")
-    if (_SEARCH.value or _SEARCH_COUNT.value) and (_EVAL.value or _EVAL_ROWS.value):
+    if _SEARCH.value and (_EVAL.value or _EVAL_ROWS.value):
         raise InputError("--search looks for settings of training: expected no --eval beside it")
+
+
+def with_search_numbered(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a number for a bare `--search`: absl has no flag whose value may be left out."""
+    following = [*arguments[1:], ""]
+    return [
+        f"{word}={_PLANS}" if word in ("--search", "-search") and not after.lstrip("-").isdecimal() else word
+        for word, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _say(text: str) -> None:
@@ -100,4 +110,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = with_search_numbered(sys.argv)
     app.run(main)

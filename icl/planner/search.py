@@ -85,7 +85,7 @@ def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: 
 def _promising(possible: Sequence[Plan]) -> list[Plan]:
     """The order to compile in: what should fit, the fastest first, and as often what would be faster still.
 
-    Estimates of temporaries are off by half at times, so what seems somewhat too large may be the best.
+    Estimates of temporaries are far off at times, so what seems somewhat too large may be the best.
     """
     likely = sorted((plan for plan in possible if plan.memory.share <= SAFE_SHARE), key=_seconds)
     doubtful = sorted((plan for plan in possible if plan.memory.share > SAFE_SHARE), key=_seconds)
@@ -170,10 +170,10 @@ def _ramp_from(run: RunConfig, shards: int) -> int:
 def _may_fit(plan: Plan) -> bool:
     """Whether parameters, optimizer and batch leave room for temporaries, of which there is an estimate only.
 
-    The compiler reuses memory that the estimate counts twice, so half of it is what must fit.
+    Of small models the compiler needed down to a third of it, so that much must fit.
     """
     memory = plan.memory
-    return memory.total - memory.temporaries / 2 <= memory.capacity
+    return memory.total - memory.temporaries * 2 / 3 <= memory.capacity
 
 
 def _rank(plan: Plan) -> tuple[float, ...]:

@@ -30,6 +30,13 @@ def test_what_fits_ends_with_0_and_leaves_its_json(tmp_path: Path) -> None:
     assert f"{found['params']:,} parameters" in done.stdout and "headroom" in done.stdout
 
 
+def test_a_search_ranks_as_many_as_it_was_told(tmp_path: Path) -> None:
+    done = plan(*RUN, "--search", "2", "--topology", "gpu:h100x4", "--json", str(tmp_path / "plans.json"))
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["mesh", "1", "2"]
+    assert len(json.loads((tmp_path / "plans.json").read_text())) == 2
+
+
 def test_what_does_not_fit_ends_with_1_and_its_largest_pieces() -> None:
     batch = "TrainConfig.batch_tokens = 268_435_456"
     done = plan(*RUN, "--topology", "gpu:t4x8", "--eval_rows", "1048576", "--gin_bindings", batch)
@@ -41,7 +48,7 @@ def test_what_does_not_fit_ends_with_1_and_its_largest_pieces() -> None:
     ("arguments", "says"),
     [
         ((*RUN, "--topology", "v5p:8x8"), "--topology 'v5p:8x8'"),
-        ((*RUN, "--topology", "gpu:h100x8", "--search", "--eval"), "--search"),
+        ((*RUN, "--topology", "gpu:h100x8", "--search", "--eval"), "no --eval beside it"),
         ((*RUN, "--topology", "gpu:h100x8", "--gin_bindings", "MeshConfig.fsdp = 3"), "fsdp=3"),
     ],
 )
