@@ -1,6 +1,7 @@
 """Looks for the mesh, remat policy and number of microbatches with which a run fits and is fastest.
 
-All are ranked by their shapes alone; the most promising are compiled, and ranked by what the compiler says.
+All are laid out by their shapes; the most promising are compiled, and ranked by what the compiler says. What
+it says of one corrects the estimates of those that are left.
 """
 
 import dataclasses
@@ -37,7 +38,8 @@ def search(
     """The plans of the most promising settings, the best first: those that fit, then the fastest.
 
     Where there is a compiler they are compiled, in the order that their shapes suggest, until `count` fit
-    within `SAFE_SHARE` or twice as many were tried. What cannot fit by its shapes is never compiled.
+    within `SAFE_SHARE` and none left should be faster, or twice as many were tried. What cannot fit by its
+    shapes is never compiled.
 
     Args:
       run: its mesh, remat and accumulation are replaced.
@@ -62,7 +64,7 @@ def search(
     )
     if not possible or not topology.is_compiled:
         return sorted(possible or found, key=_rank)[:count]
-    return sorted(_compiled(_promising(possible), topology, devices, count, say), key=_rank)
+    return sorted(_compiled(possible, topology, devices, count, say), key=_rank)
 
 
 def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: Say) -> Iterator[Plan]:
@@ -82,35 +84,50 @@ def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: 
         yield from (estimate_training(candidate, topology, layout) for candidate in settings)
 
 
-def _promising(possible: Sequence[Plan]) -> list[Plan]:
-    """The order to compile in: what should fit, the fastest first, and as often what would be faster still.
-
-    Estimates of temporaries are far off at times, so what seems somewhat too large may be the best.
-    """
-    likely = sorted((plan for plan in possible if plan.memory.share <= SAFE_SHARE), key=_seconds)
-    doubtful = sorted((plan for plan in possible if plan.memory.share > SAFE_SHARE), key=_seconds)
-    faster = [plan for plan in doubtful if not likely or _seconds(plan) < _seconds(likely[0])]
-    slower = doubtful[len(faster) :]
-    pairs = itertools.zip_longest(likely, faster)
-    return [plan for pair in pairs for plan in pair if plan is not None] + slower
-
-
 def _compiled(
-    ranked: Sequence[Plan], topology: Topology, devices: Sequence[Any], count: int, say: Say
+    possible: Sequence[Plan], topology: Topology, devices: Sequence[Any], count: int, say: Say
 ) -> list[Plan]:
-    """Compiled plans of the first, until enough of them fit."""
-    plans: list[Plan] = []
+    """Compiled plans of the most promising, until enough fit and none that is left should be faster."""
+    left, tried = list(possible), list[tuple[Plan, Plan]]()
     began = time.monotonic()
-    for estimate in ranked[: _PATIENCE * count]:
-        fit = sum(plan.memory.share <= SAFE_SHARE and plan.memory.fits for plan in plans)
-        if fit == count:
+    while left and len(tried) < _PATIENCE * count:
+        safe = [plan for _, plan in tried if plan.memory.fits and plan.memory.share <= SAFE_SHARE]
+        estimate = _most_promising(left, tried)
+        if len(safe) >= count and _seconds(estimate) >= min(map(_seconds, safe)):
             break
-        left = time_left(began, time.monotonic(), len(plans), len(plans) + count - fit)
+        left.remove(estimate)
+        missing = max(1, count - len(safe))
+        remaining = time_left(began, time.monotonic(), len(tried), len(tried) + missing)
         what = f"compiling {setting_text(estimate)}"
-        say(f"{what}: number {len(plans) + 1}, {fit} of {count} found{left}")
+        say(f"{what}: number {len(tried) + 1}, {len(safe)} of {count} found{remaining}")
         with heartbeat(say, what, first=15.0):
-            plans.append(plan_training(estimate.run, topology, devices))
-    return plans
+            tried.append((estimate, plan_training(estimate.run, topology, devices)))
+    return [plan for _, plan in tried]
+
+
+def _most_promising(left: Sequence[Plan], tried: Sequence[tuple[Plan, Plan]]) -> Plan:
+    """The fastest that should fit, or the smallest, by estimates corrected by what was compiled.
+
+    Estimates are off by the same factor for settings of the same remat, more or less.
+    """
+
+    def factor(remat: str) -> float:
+        alike = [pair for pair in tried if pair[0].run.model.remat == remat] or tried
+        found = [
+            (plan.memory.total - estimate.memory.total) / estimate.memory.temporaries + 1
+            for estimate, plan in alike
+        ]
+        return sum(found) / len(found) if found else 1.0
+
+    factors = {remat: factor(remat) for remat in _REMATS}
+
+    def share(plan: Plan) -> float:
+        memory = plan.memory
+        corrected = memory.temporaries * factors[plan.run.model.remat]
+        return (memory.total - memory.temporaries + corrected) / memory.capacity
+
+    fitting = [plan for plan in left if share(plan) <= SAFE_SHARE]
+    return min(fitting, key=_seconds) if fitting else min(left, key=share)
 
 
 def candidates(run: RunConfig, topology: Topology) -> Iterator[RunConfig]:

@@ -89,21 +89,21 @@ def test_what_the_compiler_says_overrules_the_estimate(compiler: Compiler) -> No
     assert len(safe) == 2
 
 
-def test_a_faster_setting_that_seems_too_large_is_tried_too(
+def test_what_was_compiled_corrects_the_estimates_of_the_rest(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shapes say that all of remat `none` takes nine tenths; half of that, says the compiler."""
+    """Shapes say that remat `none` takes nine tenths and the others six; half of that, says the compiler."""
     real = searching.estimate_training
 
     def estimate(run: RunConfig, topology: Topology, layout: Layout) -> Plan:
-        return needing(real(run, topology, layout), 0.9 if run.model.remat == "none" else 0.1)
+        return needing(real(run, topology, layout), 0.9 if run.model.remat == "none" else 0.6)
 
     monkeypatch.setattr(searching, "estimate_training", estimate)
-    compiler.says = lambda plan: needing(plan, 0.5)
+    compiler.says = lambda plan: needing(plan, 0.45 if plan.run.model.remat == "none" else 0.3)
     run = small_run(model={"num_layers": 8, "embed_dim": 64}, train={"batch_tokens": 256 * 64})
     best, *_ = search(run, V5E, jax.devices(), 2)
+    assert [plan.run.model.remat for plan in compiler.compiled] == ["names", "none"]
     assert best.run.model.remat == "none"
-    assert {plan.run.model.remat for plan in compiler.compiled} > {"none"}
 
 
 def test_a_search_gives_up_after_twice_as_many(compiler: Compiler) -> None:
