@@ -59,6 +59,7 @@ def cases() -> list[Case]:
         *_eval_cases(),
         *_tool_cases(),
         *_prepare_cases(),
+        *_plan_cases(),
     ]
 
 
@@ -366,6 +367,32 @@ def _tool_cases() -> Iterator[Case]:
     )
     too_many = (*tool, "--vocab_size", "1000000", "{box}/book.txt")
     yield Case("tokenizer: more tokens than the text has", too_many, "1000000", needs_run=True)
+
+
+def _plan_cases() -> Iterator[Case]:
+    """Each in a process of its own, as JAX reads what it simulates when it is loaded."""
+    devices = ("--topology", "gpu:h100x8")
+
+    def plan(*arguments: str) -> tuple[str, ...]:
+        return ("icl.plan", "--gin_file", SMALL_RUN, *arguments)
+
+    for tried, arguments, says in (
+        ("no --gin_file", ("icl.plan", *devices), "--gin_file is missing"),
+        ("no --topology", plan(), "--topology is missing"),
+        ("a topology of no known form", plan("--topology", "v5p"), "--topology 'v5p'"),
+        ("an unknown chip", plan("--topology", "v9:2x2"), "unknown chip 'v9'"),
+        ("a slice with a side too few", plan("--topology", "v5p:8x8"), "three sides"),
+        ("no devices", plan("--topology", "cpu:0"), "1 to 100,000 devices"),
+        ("a mesh of other devices", plan(*devices, "--gin_bindings", "MeshConfig.fsdp = 3"), "fsdp=3"),
+        ("prompts that do not divide", plan(*devices, "--eval_rows", "3"), "--eval_rows = 3"),
+        ("no prompts", plan(*devices, "--eval_rows", "0"), "eval_rows"),
+        ("a search for evaluations", plan(*devices, "--search", "--eval"), "--search"),
+        ("an unknown rung", plan(*devices, "--rungs", "xs"), "rung 'xs'"),
+        ("a gin file that does not exist", ("icl.plan", *devices, "--gin_file", "no.gin"), "no.gin"),
+        ("JSON into no folder", plan(*devices, "--json", "{box}/no/plan.json"), "no/plan.json"),
+        ("JSON into a folder", plan(*devices, "--json", "{box}/empty"), "empty"),
+    ):
+        yield Case(f"plan: {tried}", arguments, says, needs_run=True)
 
 
 _RUN = tuple(

@@ -24,12 +24,17 @@ from icl.planner.memory import (
     bytes_a_device,
     compiled_memory,
     estimated_memory,
+    estimated_reading,
     largest_allocations,
-    needed_bytes,
+    refused_memory,
 )
 from icl.planner.topology import Topology
 from icl.training.config import RunConfig
 from icl.training.setup import Setup
+
+# Counting traces the model; a search asks for the same one often.
+_flops_per_token = functools.cache(model.flops_per_token)
+_num_params = functools.cache(model.num_params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,72 +71,159 @@ class Plan:
     program: Program | None
     seconds: float
 
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether it reads prompts, and trains nothing."""
+        return self.total_tokens == 0
 
-def plan_training(run: RunConfig, topology: Topology, devices: Sequence[Any]) -> Plan:
-    """Plans a run's train step.
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A run on a mesh, and bytes of one device: what neither remat nor the number of microbatches changes."""
+
+    setup: Setup
+    parameters: int
+    moments: int
+    batch: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Parameters, moments and batch."""
+        return self.parameters, self.moments, self.batch
+
+
+def lay_out(run: RunConfig, topology: Topology, devices: Sequence[Any]) -> Layout:
+    """Lays a run out on devices.
 
     Raises:
       InputError: settings do not fit each other or the devices.
     """
-    setup = _setup(run, devices)
+    setup = _setup(run, topology, devices)
     state, batch = setup.abstract_state(), setup.abstract_batch()
-    parameters, moments = bytes_a_device(state.params), bytes_a_device(state.moments)
-    length = run.data.row_length
-    tokens = run.train.batch_tokens
-    if topology.is_compiled:
-        compiled = _compile(
-            topology.chip.memory,
-            parameters,
-            moments,
-            functools.partial(setup.compile_train_step, state, batch),
-        )
-    else:
-        estimate = estimated_memory(
-            topology.chip.memory,
-            setup.model,
-            setup.partitioner,
-            run,
-            parameters,
-            moments,
-            bytes_a_device(batch),
-        )
-        compiled = estimate, None, 0.0
-    return _plan(run, topology, setup, tokens, run.tokens(run.train.steps), length, 1.0, compiled)
+    return Layout(setup, *(bytes_a_device(tree) for tree in (state.params, state.moments, batch)))
+
+
+def plan_training(run: RunConfig, topology: Topology, devices: Sequence[Any]) -> Plan:
+    """Plans a run's train step, from its compiled program where there is a compiler.
+
+    Raises:
+      InputError: settings do not fit each other or the devices, or the compiler refuses the program.
+    """
+    layout = lay_out(run, topology, devices)
+    if not topology.is_compiled:
+        return estimate_training(run, topology, layout)
+    setup = layout.setup
+    compile_with = functools.partial(setup.compile_train_step, setup.abstract_state(), setup.abstract_batch())
+    return _training(run, topology, layout, _compile(topology, layout.sizes, compile_with))
+
+
+def estimate_training(run: RunConfig, topology: Topology, layout: Layout) -> Plan:
+    """Plans a run's train step from its shapes; the layout may be of another remat or accumulation."""
+    setup = layout.setup
+    config = dataclasses.replace(setup.model, remat=run.model.remat)
+    memory = estimated_memory(
+        topology.chip.memory, config, setup.partitioner, run, _attention(setup, topology), *layout.sizes
+    )
+    return _training(run, topology, layout, (memory, None, 0.0))
+
+
+def _training(
+    run: RunConfig, topology: Topology, layout: Layout, compiled: tuple[Memory, Program | None, float]
+) -> Plan:
+    config, length, tokens = layout.setup.model, run.data.row_length, run.train.batch_tokens
+    flops = tokens * _flops_per_token(config, length)
+    cost = tokens, run.tokens(run.train.steps), flops, tokens * _attention_flops(config, length)
+    return _plan(run, topology, layout.setup, cost, compiled)
 
 
 def plan_evaluation(run: RunConfig, topology: Topology, devices: Sequence[Any], rows: int) -> Plan:
-    """Plans the reading of `rows` prompts as long as a training row into a KV cache, as evaluation does."""
-    setup = _setup(run, devices)
+    """Plans what an evaluation does with `rows` prompts as long as a training row.
+
+    It prefills a KV cache with all but the last eighth of them (what options have in common), and reads that.
+
+    Raises:
+      InputError: as for `plan_training`, or the rows do not divide among the devices.
+    """
+    setup = _setup(run, topology, devices)
     config, partitioner = setup.model, setup.partitioner
-    params = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        model.abstract_params(config),
-        setup.shardings.params,
-    )
-    length = run.data.row_length
-    if rows % partitioner.batch_divisor:
+    if rows < 1 or rows % partitioner.batch_divisor:
         raise InputError(
             f"--eval_rows = {rows}: expected a multiple of the {partitioner.batch_divisor} devices along the"
             " mesh axes data and fsdp"
         )
-    tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=partitioner.sharding(("batch", None)))
-    counts = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=partitioner.sharding(("batch",)))
+    length = run.data.row_length
+    params, prompts = _abstract_params(setup), _abstract_prompts(partitioner, rows, length)
+    sizes = (bytes_a_device(params), 0, bytes_a_device(prompts))
+    if topology.is_compiled:
+        read = functools.partial(_read, config, partitioner, length)
+        compiled = _compile(
+            topology, sizes, lambda options: jax.jit(read).lower(params, *prompts).compile(options)
+        )
+    else:
+        estimate = estimated_reading(
+            *(topology.chip.memory, config, partitioner, rows, length, _attention(setup, topology)),
+            *(sizes[0], sizes[2]),
+        )
+        compiled = estimate, None, 0.0
+    # Logits are of the last position alone.
+    head = 2.0 * config.vocab_size * config.embed_dim * rows * (length - 1)
+    flops = rows * length * _flops_per_token(config, length) / 3 - head
+    cost = rows * length, 0, flops, rows * length * _attention_flops(config, length) / 3
+    return _plan(run, topology, setup, cost, compiled)
 
-    def read(params: Any, tokens_BT: jax.Array, counts_B: jax.Array) -> Any:
-        cache = model.init_cache(config, rows, length)
-        return model.extend_to_last(config, params, cache, tokens_BT, counts_B, partitioner)
 
-    def compile_with(options: dict[str, str | bool]) -> Any:
-        return jax.jit(read).lower(params, tokens, counts).compile(options)
-
-    parameters = bytes_a_device(params)
-    if not topology.is_compiled:
-        raise InputError(f"--eval needs a compiler: expected a TPU topology, not {topology.name}")
-    compiled = _compile(topology.chip.memory, parameters, 0, compile_with)
-    return _plan(run, topology, setup, rows * length, 0, length, 1 / 3, compiled)
+def _abstract_params(setup: Setup) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        model.abstract_params(setup.model),
+        setup.shardings.params,
+    )
 
 
-def _setup(run: RunConfig, devices: Sequence[Any]) -> Setup:
+def _abstract_prompts(partitioner: Partitioner, rows: int, length: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Beginnings, how many of their tokens count, endings, and how many of theirs."""
+    tail = max(1, length // 8)
+    shapes = ((rows, length - tail), (rows,), (rows, tail), (rows,))
+    return tuple(
+        jax.ShapeDtypeStruct(shape, jnp.int32, sharding=partitioner.sharding(("batch", None)[: len(shape)]))
+        for shape in shapes
+    )
+
+
+def _read(
+    config: ModelConfig,
+    partitioner: Partitioner,
+    capacity: int,
+    params: Any,
+    prefix_BP: jax.Array,
+    prefix_counts_B: jax.Array,
+    tokens_BT: jax.Array,
+    counts_B: jax.Array,
+) -> Any:
+    """What comes after each prompt, for every host: log-likelihoods of all tokens, and the likeliest."""
+    cache = model.init_cache(config, len(prefix_BP), capacity)
+    cache = model.prefill(config, params, cache, prefix_BP, prefix_counts_B, partitioner)
+    logits_BV, _ = model.extend_to_last(config, params, cache, tokens_BT, counts_B, partitioner)
+    said = jax.nn.log_softmax(logits_BV), jnp.argmax(logits_BV, axis=1)
+    return jax.lax.with_sharding_constraint(said, partitioner.replicated)
+
+
+def default_rows(run: RunConfig, num_devices: int) -> int:
+    """Prompts that an evaluation reads together if nothing else is said: as many as a microbatch has rows."""
+    data, fsdp, *_ = run.mesh.sizes(num_devices)
+    rows = run.batch_rows // run.train.accumulation_steps
+    return -(-rows // (data * fsdp)) * data * fsdp
+
+
+def _setup(run: RunConfig, topology: Topology, devices: Sequence[Any]) -> Setup:
+    if topology.is_compiled and run.mesh.dcn_data != topology.slices:
+        raise InputError(
+            f"MeshConfig.dcn_data = {run.mesh.dcn_data}: expected {topology.slices}, the number of slices of"
+            f" {topology.name}"
+        )
+    run.mesh.sizes(len(devices))
+    if not topology.is_compiled:  # Simulated devices are of one host.
+        run = dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, dcn_data=1))
     return Setup(run, devices, num_components=max(1, len(run.data.weights) + len(run.data.corpora)))
 
 
@@ -139,58 +231,62 @@ def _plan(
     run: RunConfig,
     topology: Topology,
     setup: Setup,
-    tokens: int,
-    total_tokens: int,
-    length: int,
-    part: float,
+    cost: tuple[int, int, float, float],
     compiled: tuple[Memory, Program | None, float],
 ) -> Plan:
     memory, program, seconds = compiled
-    config = setup.model
-    flops = model.flops_per_token(config, length)
-    without = model.flops_per_token(config, 0)
+    tokens, total_tokens, model_flops, attention_flops = cost
     return Plan(
         name=run.rung or "run",
         topology=topology,
         mesh=dict(setup.partitioner.axis_sizes()),
-        attention=_attention(config, setup.partitioner),
+        attention=_attention(setup, topology),
         run=run,
-        params=model.num_params(config),
+        params=_num_params(setup.model),
         tokens=tokens,
         total_tokens=total_tokens,
-        model_flops=part * tokens * flops,
-        attention_flops=part * tokens * (flops - without),
+        model_flops=model_flops,
+        attention_flops=attention_flops,
         memory=memory,
         program=program,
         seconds=seconds,
     )
 
 
-def _attention(config: ModelConfig, partitioner: Partitioner) -> str:
-    return attention_of(config, partitioner)
+def _attention(setup: Setup, topology: Topology) -> str:
+    """Which attention the devices will run; those that stand for them may run another."""
+    config = setup.model
+    if config.attention != "auto" or topology.chip.platform != "gpu":
+        return attention_of(config, setup.partitioner)
+    whole_rows = setup.partitioner.axis_sizes()["sequence"] == 1
+    return "cudnn" if whole_rows and config.compute_dtype == "bfloat16" else "reference"
+
+
+def _attention_flops(config: ModelConfig, length: int) -> float:
+    return _flops_per_token(config, length) - _flops_per_token(config, 0)
 
 
 def _compile(
-    capacity: float, parameters: int, moments: int, compile_with: Any
+    topology: Topology, sizes: tuple[int, int, int], compile_with: Any
 ) -> tuple[Memory, Program | None, float]:
     """Compiles, and reads the program and what it takes; where it does not fit, what it would take."""
+    capacity, (parameters, moments, inputs) = topology.chip.memory, sizes
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        stats, message = None, ""
         try:
             stats = compile_with(options).memory_analysis()
         except jax.errors.JaxRuntimeError as error:
-            message = str(error)
-            needed = needed_bytes(message)
-            if needed is None:
-                raise
+            seconds = time.monotonic() - began
+            refused = refused_memory(
+                capacity, parameters, moments, inputs, str(error), _largest(Path(folder))
+            )
+            if refused is None:
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(f"the compiler refuses the program for {topology.name}: {reason}") from error
+            return refused, None, seconds
         seconds = time.monotonic() - began
-        largest = _largest(Path(folder))
-        if stats is None:
-            temporaries = max(0, (needed_bytes(message) or 0) - parameters - moments)
-            return Memory(capacity, parameters, moments, 0, temporaries, largest=largest), None, seconds
-        memory = compiled_memory(capacity, parameters, moments, stats, largest)
+        memory = compiled_memory(capacity, parameters, moments, stats, _largest(Path(folder)))
         return memory, _program(Path(folder)), seconds
 
 

@@ -1,25 +1,31 @@
 """Looks for the mesh, remat policy and number of microbatches with which a run fits and is fastest.
 
-All are ranked by their shapes alone; the best are compiled, and ranked again by what the compiler says.
+All are laid out by their shapes; the most promising are compiled, and ranked by what the compiler says. What
+it says of one corrects the estimates of those that are left.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from icl.errors import InputError
 from icl.parallel.mesh import MeshConfig
-from icl.planner.compiling import Plan, plan_training
+from icl.planner.compiling import Plan, estimate_training, lay_out, plan_training
 from icl.planner.memory import SAFE_SHARE
-from icl.planner.report import plan_roofline
+from icl.planner.progress import Say, heartbeat, time_left
+from icl.planner.roofline import plan_roofline
 from icl.planner.topology import Topology
 from icl.training.config import RunConfig
 
 _MOST_TENSOR = 16
 _REMATS: tuple[Literal["none", "names", "full"], ...] = ("none", "names", "full")
-_RECOMPUTED = {"none": 1.0, "names": 1.2, "full": 4 / 3}
-"""Time of matmuls relative to none recomputed: `full` runs the forward pass twice."""
+_PATIENCE = 2
+"""Compilations for each plan asked for, before a search gives up on what does not fit."""
+
+
+_SAY_EVERY = 5.0
 
 
 def search(
@@ -27,93 +33,179 @@ def search(
     topology: Topology,
     devices: Sequence[Any],
     count: int = 4,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> list[Plan]:
-    """The plans of the most promising settings, compiled where there is a compiler, the best first.
+    """The plans of the most promising settings, the best first: those that fit, then the fastest.
+
+    Where there is a compiler they are compiled, in the order that their shapes suggest, until `count` fit
+    within `SAFE_SHARE` and none left should be faster, or twice as many were tried. What cannot fit by its
+    shapes is never compiled.
 
     Args:
       run: its mesh, remat and accumulation are replaced.
       topology: of the devices.
       devices: that are planned for.
-      count: how many to compile.
+      count: how many plans that fit are wanted.
       say: told of what is going on.
 
     Raises:
       InputError: nothing divides among the devices.
     """
-    shapes = dataclasses.replace(topology, chip=dataclasses.replace(topology.chip, platform="shape"))
-    found: list[tuple[float, RunConfig, Plan]] = []
-    for candidate in candidates(run, topology.num_chips):
-        try:
-            plan = plan_training(candidate, shapes, devices)
-        except InputError:
-            continue
-        found.append((_cost(plan), candidate, plan))
+    found = list(_estimates(run, topology, devices, say))
     if not found:
         raise InputError(
             f"--search: no mesh of {topology.num_chips} devices divides this run's model and batch"
         )
-    fitting = [entry for entry in found if entry[2].memory.share <= SAFE_SHARE] or found
-    ranked = sorted(fitting, key=lambda entry: (entry[0], entry[2].memory.share))[:count]
-    say(f"{len(found)} settings, {len(fitting)} of which may fit; the {len(ranked)} most promising follow")
-    if not topology.is_compiled:
-        return [plan for _, _, plan in ranked]
-    plans = []
-    for _, candidate, _ in ranked:
-        say(f"compiling {settings_text(candidate, topology.num_chips)}")
-        plans.append(plan_training(candidate, topology, devices))
-    return sorted(plans, key=_rank)
+    possible = [plan for plan in found if _may_fit(plan)]
+    fitting = sum(plan.memory.share <= SAFE_SHARE for plan in possible)
+    say(
+        f"of {len(found)} settings {len(found) - len(possible)} cannot fit, and {fitting} should within"
+        f" {SAFE_SHARE:.0%}, by their shapes"
+    )
+    if not possible or not topology.is_compiled:
+        return sorted(possible or found, key=_rank)[:count]
+    return sorted(_compiled(possible, topology, devices, count, say), key=_rank)
 
 
-def candidates(run: RunConfig, num_devices: int) -> Iterator[RunConfig]:
-    """Runs with every mesh of data, fsdp and tensor, remat policy and number of microbatches that may do."""
-    for tensor, remat in itertools.product(_powers(min(_MOST_TENSOR, num_devices)), _REMATS):
-        if num_devices % tensor or run.model.num_heads % tensor:
+def _estimates(run: RunConfig, topology: Topology, devices: Sequence[Any], say: Say) -> Iterator[Plan]:
+    """A plan by shapes of every candidate that divides."""
+    by_mesh: dict[MeshConfig, list[RunConfig]] = {}
+    for candidate in candidates(run, topology):
+        by_mesh.setdefault(candidate.mesh, []).append(candidate)
+    began = said = time.monotonic()
+    for done, settings in enumerate(by_mesh.values()):
+        if time.monotonic() - said > _SAY_EVERY:
+            said = time.monotonic()
+            say(f"{done} of {len(by_mesh)} meshes laid out{time_left(began, said, done, len(by_mesh))}")
+        try:
+            layout = lay_out(settings[0], topology, devices)
+        except InputError:
             continue
-        rest = num_devices // tensor
-        for fsdp in {rest, *(size for size in _powers(rest) if rest % size == 0)}:
-            mesh = MeshConfig(data=rest // fsdp, fsdp=fsdp, tensor=tensor)
-            for parts in _powers(max(1, run.batch_rows // rest)):
-                if run.batch_rows % (parts * rest) == 0:
+        yield from (estimate_training(candidate, topology, layout) for candidate in settings)
+
+
+def _compiled(
+    possible: Sequence[Plan], topology: Topology, devices: Sequence[Any], count: int, say: Say
+) -> list[Plan]:
+    """Compiled plans of the most promising, until enough fit and none that is left should be faster."""
+    left, tried = list(possible), list[tuple[Plan, Plan]]()
+    began = time.monotonic()
+    while left and len(tried) < _PATIENCE * count:
+        safe = [plan for _, plan in tried if plan.memory.fits and plan.memory.share <= SAFE_SHARE]
+        estimate = _most_promising(left, tried)
+        if len(safe) >= count and _seconds(estimate) >= min(map(_seconds, safe)):
+            break
+        left.remove(estimate)
+        missing = max(1, count - len(safe))
+        remaining = time_left(began, time.monotonic(), len(tried), len(tried) + missing)
+        what = f"compiling {setting_text(estimate)}"
+        say(f"{what}: number {len(tried) + 1}, {len(safe)} of {count} found{remaining}")
+        with heartbeat(say, what, first=15.0):
+            tried.append((estimate, plan_training(estimate.run, topology, devices)))
+    return [plan for _, plan in tried]
+
+
+def _most_promising(left: Sequence[Plan], tried: Sequence[tuple[Plan, Plan]]) -> Plan:
+    """The fastest that should fit, or the smallest, by estimates corrected by what was compiled.
+
+    Estimates are off by the same factor for settings of the same remat, more or less.
+    """
+
+    def factor(remat: str) -> float:
+        alike = [pair for pair in tried if pair[0].run.model.remat == remat] or tried
+        found = [
+            (plan.memory.total - estimate.memory.total) / estimate.memory.temporaries + 1
+            for estimate, plan in alike
+        ]
+        return sum(found) / len(found) if found else 1.0
+
+    factors = {remat: factor(remat) for remat in _REMATS}
+
+    def share(plan: Plan) -> float:
+        memory = plan.memory
+        corrected = memory.temporaries * factors[plan.run.model.remat]
+        return (memory.total - memory.temporaries + corrected) / memory.capacity
+
+    fitting = [plan for plan in left if share(plan) <= SAFE_SHARE]
+    return min(fitting, key=_seconds) if fitting else min(left, key=share)
+
+
+def candidates(run: RunConfig, topology: Topology) -> Iterator[RunConfig]:
+    """Runs with every mesh of data, fsdp and tensor, remat policy and number of microbatches that may do.
+
+    Slices are along `data`. A batch ramp starts where its batches divide among the devices.
+    """
+    num_devices, slices = topology.num_chips, topology.slices
+    for tensor, remat in itertools.product(_powers(min(_MOST_TENSOR, num_devices // slices)), _REMATS):
+        if num_devices // slices % tensor or run.model.num_heads % tensor:
+            continue
+        inside = num_devices // slices // tensor
+        shards = inside * slices
+        for fsdp in sorted({inside, *(size for size in _powers(inside) if inside % size == 0)}):
+            mesh = MeshConfig(data=shards // fsdp, fsdp=fsdp, tensor=tensor, dcn_data=slices)
+            for parts in _powers(max(1, run.batch_rows // shards)):
+                if run.batch_rows % (parts * shards) == 0:
                     yield dataclasses.replace(
                         run,
                         mesh=mesh,
                         model=dataclasses.replace(run.model, remat=remat),
                         train=dataclasses.replace(
-                            run.train, accumulation_steps=parts, ramp_from=0, ramp_tokens=0
+                            run.train, accumulation_steps=parts, ramp_from=_ramp_from(run, shards)
                         ),
                     )
 
 
-def settings_text(run: RunConfig, num_devices: int) -> str:
-    """What a candidate sets, as gin lines would."""
-    data, fsdp, tensor, _ = run.mesh.sizes(num_devices)
-    return (
-        f"MeshConfig.data = {data}, MeshConfig.fsdp = {fsdp}, MeshConfig.tensor = {tensor},"
-        f" ModelConfig.remat = {run.model.remat!r}, TrainConfig.accumulation_steps ="
-        f" {run.train.accumulation_steps}"
-    )
+def gin_lines(run: RunConfig) -> list[str]:
+    """What a candidate sets, as gin."""
+    mesh, train = run.mesh, run.train
+    return [
+        f"MeshConfig.data = {mesh.data}",
+        f"MeshConfig.fsdp = {mesh.fsdp}",
+        f"MeshConfig.tensor = {mesh.tensor}",
+        *([f"MeshConfig.dcn_data = {mesh.dcn_data}"] if mesh.dcn_data > 1 else []),
+        f"ModelConfig.remat = {run.model.remat!r}",
+        f"TrainConfig.accumulation_steps = {train.accumulation_steps}",
+        *([f"TrainConfig.ramp_from = {train.ramp_from}"] if train.ramp_from else []),
+    ]
 
 
-def _cost(plan: Plan) -> float:
-    """Seconds of a step by shapes: matmuls, gathers of parameters, sums over tensor; those hide by half."""
-    chip, chips, mesh = plan.topology.chip, plan.topology.num_chips, plan.mesh
-    flops, link = chip.flops or 1e12, chip.link or 1e10
-    config, parts = plan.run.model, plan.run.train.accumulation_steps
-    compute = plan.model_flops * _RECOMPUTED[config.remat] / chips / flops
-    narrow = 2 if config.compute_dtype == "bfloat16" else 4
-    gathers = 0 if mesh["fsdp"] == 1 else 3 * parts * plan.params / mesh["tensor"] * narrow
-    positions = plan.tokens / (mesh["data"] * mesh["fsdp"])
-    sums = 0 if mesh["tensor"] == 1 else 8 * config.num_layers * positions * config.embed_dim * narrow
-    reduced = 2 * 4 * plan.params / mesh["tensor"] / mesh["fsdp"] if mesh["data"] > 1 else 0
-    return max(compute, (gathers + sums + reduced) / link) + 0.5 * min(
-        compute, (gathers + sums + reduced) / link
-    )
+def setting_text(plan: Plan) -> str:
+    """What a candidate sets, in a line."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
+    return f"{mesh}, remat {plan.run.model.remat}, {plan.run.train.accumulation_steps} microbatch(es)"
 
 
-def _rank(plan: Plan) -> tuple[bool, float]:
+def _ramp_from(run: RunConfig, shards: int) -> int:
+    """The first batch, or the next larger one that divides among the devices."""
+    unit, whole = shards * run.data.row_length, run.train.batch_tokens
+    if not run.train.ramp_from:
+        return 0
+    sizes = range(unit, whole + 1, unit)
+    return next(size for size in sizes if size >= run.train.ramp_from and whole % size == 0)
+
+
+def _may_fit(plan: Plan) -> bool:
+    """Whether parameters, optimizer and batch leave room for temporaries, of which there is an estimate only.
+
+    Of small models the compiler needed down to a third of it, so that much must fit.
+    """
+    memory = plan.memory
+    return memory.total - memory.temporaries * 2 / 3 <= memory.capacity
+
+
+def _rank(plan: Plan) -> tuple[float, ...]:
+    """Fitting first, then by time."""
+    memory = plan.memory
+    if not memory.fits:
+        return 2, memory.share
+    return int(memory.share > SAFE_SHARE), *_seconds(plan)
+
+
+def _seconds(plan: Plan) -> tuple[float, int, float]:
+    """Time halfway between all at once and one after the other, then fewer microbatches, then less memory."""
     time = plan_roofline(plan)
-    return plan.memory.share > SAFE_SHARE, (time.least + time.most) / 2 if time else float("inf")
+    middle = (time.least + time.most) / 2 if time else 0.0
+    return middle, plan.run.train.accumulation_steps, plan.memory.share
 
 
 def _powers(limit: int) -> list[int]:

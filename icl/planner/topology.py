@@ -4,6 +4,7 @@ TPUs are those of the TPU compiler (the `libtpu` wheel), which compiles for them
 are simulated CPU devices, on which nothing runs: they carry a mesh and its shardings.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -21,11 +22,11 @@ _CORES = {
     "v5e": ("v5litepod", 1),
     "v5p": ("v5p", 2),
     "v6e": ("v6e", 1),
-    "tpu7x": ("tpu7x", 2),
 }
 """What Google names slices by, and cores of a chip that the name counts."""
 _EXPECTED = (
-    "expected CHIP:AxBxC (@SLICES), gpu:CHIPxN or cpu:N, such as v5p:8x8x8, v6e:4x4, gpu:h100x8, cpu:8"
+    "expected TPU:SIDES (@SLICES), gpu:CHIPxN or cpu:N, such as v5p:8x8x8, v6e:4x4, v5p:4x4x4@2,"
+    " gpu:h100x8, cpu:8"
 )
 
 
@@ -50,18 +51,18 @@ def parse_topology(text: str) -> Topology:
     Raises:
       InputError: it is none.
     """
-    if found := re.fullmatch(r"cpu:(\d+)", text):
+    if found := re.fullmatch(r"cpu:([0-9]+)", text):
         return Topology(text, _this_machine(_count(text, found[1])), _count(text, found[1]))
-    if found := re.fullmatch(r"gpu:([a-z]\w*?)x(\d+)", text):
+    if found := re.fullmatch(r"gpu:([a-z][a-z0-9]*?)x([0-9]+)", text):
         return Topology(text, _chip(text, found[1], "gpu"), _count(text, found[2]))
-    if found := re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+){1,2})(?:@(\d+))?", text):
+    if found := re.fullmatch(r"([a-z][a-z0-9]*):([0-9]+(?:x[0-9]+){0,2})(?:@([0-9]+))?", text):
         chip, slices = _chip(text, found[1], "tpu"), _count(text, found[3] or "1")
         sides = [_count(text, side) for side in found[2].split("x")]
         flat = chip.name in ("v5e", "v6e")
         if len(sides) != (2 if flat else 3):
-            shape = "two sides, as 4x4" if flat else "three sides, as 4x4x4"
-            raise InputError(f"--topology {text!r}: expected {shape}, for {chip.name}")
-        return Topology(text, chip, math.prod(sides) * slices, slices)
+            shape = "two sides, such as 4x4" if flat else "three sides, such as 4x4x4"
+            raise InputError(f"--topology {text!r}: a slice of {chip.name} has {shape}")
+        return Topology(text, chip, _count(text, str(math.prod(sides) * slices)), slices)
     raise InputError(f"--topology {text!r}: {_EXPECTED}")
 
 
@@ -110,11 +111,9 @@ def devices_of(topology: Topology) -> Sequence[Any]:
 def _simulated(topology: Topology) -> Sequence[Any]:
     import jax
 
-    try:
-        if jax.config.read("jax_num_cpu_devices") < topology.num_chips:
+    with contextlib.suppress(RuntimeError):  # JAX may run already, with as many devices as it has.
+        if getattr(jax.config, "jax_num_cpu_devices", -1) < topology.num_chips:
             jax.config.update("jax_num_cpu_devices", topology.num_chips)
-    except RuntimeError:
-        pass  # JAX runs already, with as many devices as it has.
     found = jax.devices("cpu")
     if len(found) < topology.num_chips:
         raise InputError(
@@ -131,7 +130,11 @@ def _this_machine(num_devices: int) -> Chip:
 
 
 def _chip(text: str, name: str, platform: str) -> Chip:
-    known = [chip.name for chip in CHIPS.values() if chip.platform == platform]
+    known = (
+        list(_CORES)
+        if platform == "tpu"
+        else [chip.name for chip in CHIPS.values() if chip.platform == platform]
+    )
     if name not in known:
         raise InputError(f"--topology {text!r}: unknown chip {name!r}, expected one of {', '.join(known)}")
     return CHIPS[name]
@@ -139,7 +142,7 @@ def _chip(text: str, name: str, platform: str) -> Chip:
 
 def _count(text: str, number: str) -> int:
     if not 1 <= int(number) <= 100_000:
-        raise InputError(f"--topology {text!r}: {number}: expected a number of devices from 1 to 100,000")
+        raise InputError(f"--topology {text!r}: expected 1 to 100,000 devices, not {int(number):,}")
     return int(number)
 
 

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 
+import jax
 import pytest
 
 from icl.data.config import DataConfig
@@ -11,8 +12,9 @@ from icl.errors import InputError
 from icl.model import ModelConfig, abstract_params
 from icl.parallel.mesh import MeshConfig
 from icl.planner import topology as topologies
-from icl.planner.compiling import Plan, plan_training
+from icl.planner.compiling import Plan, estimate_training, lay_out, plan_training
 from icl.planner.hlo import Collective, Program
+from icl.planner.roofline import plan_roofline
 from icl.training.config import RunConfig, TrainConfig
 from icl.training.loss import CHUNK
 
@@ -152,3 +154,16 @@ def test_the_state_is_updated_in_place() -> None:
     memory = plan().memory
     assert memory.outputs < memory.parameters / 100
     assert memory.fits and memory.parameters < memory.optimizer
+
+
+def test_an_estimate_from_shapes_is_near_what_the_compiler_says() -> None:
+    topology = topologies.parse_topology("v5p:2x2x1")
+    compiled = plan()
+    shapes = estimate_training(RUN, topology, lay_out(RUN, topology, jax.devices()[:4]))
+    assert shapes.memory.parameters == compiled.memory.parameters
+    assert shapes.memory.optimizer == compiled.memory.optimizer
+    assert 0.5 < shapes.memory.temporaries / compiled.memory.temporaries < 2
+    guess, found = plan_roofline(shapes), plan_roofline(compiled)
+    assert guess is not None and found is not None
+    assert guess.compute == pytest.approx(found.compute, rel=0.15)
+    assert guess.transfer == pytest.approx(found.transfer, rel=0.35)
