@@ -6,7 +6,7 @@ The hosts are processes of this machine with two simulated devices each. After e
 the others have to stop within a minute, with a line that says why; then the run goes on with the next number
 of hosts. Every
 third time one host gets SIGTERM instead: all have to save the same step. Exits with 1 unless all of that
-holds and every loss is that of one process to 1e-6.
+holds and every loss is that of one process to one part in a million.
 """
 
 import argparse
@@ -56,8 +56,11 @@ def main() -> int:
         if host.wait():
             return 1
     expected, found = losses(whole), losses(killed)
-    apart = max(abs(expected[step] - found.get(step, float("inf"))) for step in expected)
-    print(f"{len(expected)} losses, at most {apart:.1e} apart")
+    apart = max(abs(expected[step] / found.get(step, float("inf")) - 1) for step in expected)
+    same = sum(expected[step] == found.get(step) for step in expected)
+    print(
+        f"{len(expected)} losses, {same} of them the same, the others at most {apart:.1e} of themselves apart"
+    )
     if apart <= TOLERANCE and len(found) == len(expected):
         shutil.rmtree(folder)
         return 0

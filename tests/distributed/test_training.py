@@ -91,7 +91,7 @@ def test_hosts_that_come_and_go_give_the_losses_of_one_process(tmp_path: Path) -
     assert [code for code, _ in end(start(run, devices=4, settings=[()]))] == [0]
     expected, found = losses(whole), losses(run)
     assert found.keys() == expected.keys() == set(range(1, 41))
-    assert max(abs(expected[step] - found[step]) for step in expected) <= 1e-6
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow
