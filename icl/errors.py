@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import math
 import numbers
+import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,19 @@ from typing import Any
 
 class InputError(ValueError):
     """Bad input, in one line: what is wrong, where, and what was expected."""
+
+
+def check_is_no_url(path: str | os.PathLike[str], name: str) -> None:
+    """Refuses gs://bucket/run where a folder is written: it would become a folder `gs:` of this machine.
+
+    Raises:
+      InputError: names `name`, the setting.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path)):
+        raise InputError(
+            f"{name} {os.fspath(path)}: expected a folder of a mounted file system, not a URL (a bucket can"
+            " be mounted, for instance with gcsfuse)"
+        )
 
 
 def check_types(settings: object) -> None:

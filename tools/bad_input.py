@@ -56,6 +56,7 @@ def cases() -> list[Case]:
         *_corpus_cases(),
         *_table_cases(),
         *_workdir_cases(),
+        *_host_cases(),
         *_eval_cases(),
         *_tool_cases(),
         *_prepare_cases(),
@@ -285,6 +286,7 @@ def _prepare_cases() -> Iterator[Case]:
 
 
 def _workdir_cases() -> Iterator[Case]:
+    yield Case("a workdir that is a URL", _train(workdir="gs://bucket/run"), "mounted file system")
     yield Case("a workdir that is a file", _train(workdir="{box}/book.txt"), "book.txt")
     yield Case("a workdir inside a file", _train(workdir="{box}/book.txt/run"), "book.txt")
     yield Case("a workdir with files of something else", _train(workdir="{box}/foreign"), "foreign")
@@ -367,6 +369,19 @@ def _tool_cases() -> Iterator[Case]:
     )
     too_many = (*tool, "--vocab_size", "1000000", "{box}/book.txt")
     yield Case("tokenizer: more tokens than the text has", too_many, "1000000", needs_run=True)
+
+
+def _host_cases() -> Iterator[Case]:
+    """Of several hosts, what can be known to be wrong before any other is met."""
+    address = ("--coordinator", "localhost:1234")
+    for tried, arguments, says in (
+        ("no --host", (*address, "--num_hosts", "2"), "--host is missing"),
+        ("no --coordinator", ("--num_hosts", "2", "--host", "0"), "--coordinator is missing"),
+        ("no port", ("--coordinator", "localhost", "--num_hosts", "2", "--host", "0"), "HOST:PORT"),
+        ("one too far", (*address, "--num_hosts", "2", "--host", "2"), "--host 2"),
+        ("none at all", (*address, "--num_hosts", "0", "--host", "0"), "--num_hosts 0"),
+    ):
+        yield Case(f"several hosts: {tried}", _train(*arguments), says)
 
 
 def _plan_cases() -> Iterator[Case]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from icl import model
 from icl.data.keys import digest
 from icl.data.tokenizer import Tokenizer, tokenizer_from_json
-from icl.errors import InputError
+from icl.errors import InputError, check_is_no_url
 from icl.evaluation.answers import make_record
 from icl.evaluation.config import EvalConfig
 from icl.evaluation.differences import differences
@@ -301,6 +301,7 @@ def _manifest(config: EvalConfig, assignments: Sequence[Assignment]) -> bytes:
 
 def _refuse_another(output_dir: Path, manifest: bytes) -> None:
     """Raises InputError if the folder is none, or holds another evaluation."""
+    check_is_no_url(output_dir, "--output_dir")
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"--output_dir {output_dir} is a file; expected a folder")
     path = output_dir / MANIFEST

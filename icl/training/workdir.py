@@ -8,7 +8,6 @@ of the steps already done stay the same.
 import dataclasses
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from icl.errors import InputError
+from icl.errors import InputError, check_is_no_url
 from icl.model.config import ModelConfig
 from icl.tasks.registry import describe
 from icl.training.config import RunConfig
@@ -52,11 +51,7 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
     Raises:
       InputError: the path is a file, or the folder holds another run; names the setting that differs.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(workdir)):
-        raise InputError(
-            f"--workdir {workdir}: expected a folder of a mounted file system, not a URL (a bucket can be"
-            " mounted, for instance with gcsfuse)"
-        )
+    check_is_no_url(workdir, "--workdir")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir} is a file: expected a folder, or a path where to make one")
     path = workdir / _RUN_FILE
