@@ -93,7 +93,8 @@ def evaluate(
       output_dir: Where to write; an interrupted evaluation in it is continued.
       overrides: By mixture entry, settings that replace what the checkpoint says of its tasks.
       step: Which step of every checkpoint; the newest by default.
-      mesh: How devices divide parameters and requests; all on the first device by default.
+      mesh: How devices divide parameters and requests; by default all on the first device, and on several
+        hosts each device its part of the requests.
 
     Returns:
       The results; none on any host but the first, which writes them.
@@ -104,6 +105,8 @@ def evaluate(
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
     manifest = _manifest(config, assignments)
     _refuse_another(output_dir, manifest)
+    if mesh is None and jax.process_count() > 1:
+        mesh = MeshConfig()
     partitioner = None if mesh is None else Partitioner(make_mesh(mesh))
     missing = [_agreed(assignment.missing, assignment.shards) for assignment in assignments]
     total = sum(len(a.plan) for a in assignments)
