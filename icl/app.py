@@ -5,6 +5,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from glob import glob
+from importlib.util import find_spec
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -62,6 +64,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     _quieten_threads()
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _pass_over_absent_tpus()
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse_flags)
     raise AssertionError("absl's app.run does not return")
@@ -78,6 +81,15 @@ def _leave(code: int) -> NoReturn:
     last_words.take_back()
     sys.stdout.flush()
     os._exit(code)
+
+
+def _pass_over_absent_tpus() -> None:
+    """Keeps JAX from looking, with pages of errors, for TPUs where only their compiler is installed."""
+    is_installed = "TPU_LIBRARY_PATH" in os.environ or find_spec("libtpu") is not None
+    has_tpu = glob("/dev/accel*") or glob("/dev/vfio/[0-9]*")
+    has_gpu_plugin = any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+    if is_installed and not has_tpu and not has_gpu_plugin:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _quieten_threads() -> None:

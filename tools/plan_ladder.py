@@ -16,24 +16,25 @@ from pathlib import Path
 from typing import Any
 
 SLICES: dict[str, tuple[str, dict[str, int]]] = {
-    "gpt3_125m": ("v5e:4x4", {"MeshConfig.fsdp": 16}),
-    "gpt3_350m": ("v5e:4x4", {"MeshConfig.fsdp": 16, "TrainConfig.accumulation_steps": 2}),
-    "gpt3_760m": ("v5e:8x8", {"MeshConfig.fsdp": 64, "TrainConfig.ramp_from": 131_072}),
-    "gpt3_1_3b": ("v6e:8x8", {"MeshConfig.fsdp": 64, "TrainConfig.ramp_from": 131_072}),
+    "gpt3_125m": ("v5e:4x4", {"MeshConfig.fsdp": 4}),
+    "gpt3_350m": ("v5e:4x4", {"MeshConfig.fsdp": 8, "TrainConfig.accumulation_steps": 2}),
+    "gpt3_760m": ("v5e:8x8", {"MeshConfig.fsdp": 16, "TrainConfig.ramp_from": 131_072}),
+    "gpt3_1_3b": ("v6e:8x8", {"MeshConfig.fsdp": 16, "TrainConfig.ramp_from": 131_072}),
     "gpt3_2_7b": (
         "v5e:16x16",
-        {"MeshConfig.fsdp": 64, "MeshConfig.tensor": 4, "TrainConfig.ramp_from": 131_072},
+        {"MeshConfig.fsdp": 16, "MeshConfig.tensor": 4, "TrainConfig.ramp_from": 131_072},
     ),
-    "gpt3_6_7b": ("v5p:4x4x8", {"MeshConfig.fsdp": 128, "TrainConfig.ramp_from": 262_144}),
+    "gpt3_6_7b": ("v5p:4x4x8", {"MeshConfig.fsdp": 32, "TrainConfig.ramp_from": 262_144}),
     "gpt3_13b": (
         "v4:8x8x8",
-        {"MeshConfig.fsdp": 128, "MeshConfig.tensor": 4, "TrainConfig.ramp_from": 262_144},
+        {"MeshConfig.fsdp": 32, "MeshConfig.tensor": 4, "TrainConfig.ramp_from": 262_144},
     ),
     "gpt3_175b": (
         "v5p:8x8x8",
         {"MeshConfig.fsdp": 64, "MeshConfig.tensor": 8, "TrainConfig.accumulation_steps": 8},
     ),
 }
+"""Slice and settings of each; `data` takes the chips that are left. See `MeshConfig` on how much `fsdp`."""
 GIB = 2**30
 
 

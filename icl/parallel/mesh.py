@@ -23,6 +23,9 @@ class MeshConfig:
 
     `dcn_data` is the number of slices (or hosts without a fast link) that `data` spans over the slow
     network; it divides `data`.
+
+    On TPUs keep `embed_dim / fsdp` at 64 or more (128 is better), and give the other devices to `data`: of
+    thinner parts XLA makes whole arrays by summing them over all devices, which moves twice as much.
     """
 
     data: int = -1

@@ -12,7 +12,7 @@ def test_every_model_of_the_ladder_divides_on_its_slice(name: str) -> None:
     bindings = [f"{setting} = {value}" for setting, value in settings.items()]
     (run,) = load_runs(["runs/gpt3.gin", f"models/{name}.gin"], bindings)
     data, fsdp, tensor, _ = run.mesh.sizes(parse_topology(topology).num_chips)
-    assert run.model.num_heads % tensor == 0
+    assert run.model.num_heads % tensor == 0 and run.model.embed_dim / fsdp >= 64
     for stage in run.ramp.stages:
         rows = stage.rows // accumulation_steps(run, stage.rows, data * fsdp)
         assert rows % (data * fsdp) == 0
