@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from glob import glob
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from absl import app, flags, logging
 from icl import last_words
 from icl.errors import InputError
 from icl.host_memory import keep_freed_memory
+from icl.tpus import has_tpu, has_tpu_compiler
 
 GIN_FILE = flags.DEFINE_multi_string(
     "gin_file", [], "A gin file, by path or by name in the package's gin folder; later ones win."
@@ -85,10 +85,8 @@ def _leave(code: int) -> NoReturn:
 
 def _pass_over_absent_tpus() -> None:
     """Keeps JAX from looking, with pages of errors, for TPUs where only their compiler is installed."""
-    is_installed = "TPU_LIBRARY_PATH" in os.environ or find_spec("libtpu") is not None
-    has_tpu = glob("/dev/accel*") or glob("/dev/vfio/[0-9]*")
     has_gpu_plugin = any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
-    if is_installed and not has_tpu and not has_gpu_plugin:
+    if has_tpu_compiler() and not has_tpu() and not has_gpu_plugin:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

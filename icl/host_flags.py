@@ -5,6 +5,7 @@ import os
 from absl import flags
 
 from icl import last_words
+from icl.tpus import has_tpu, has_tpu_compiler
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several hosts; TPU pods and SLURM say it themselves."
@@ -20,7 +21,8 @@ def join_hosts(*, notices_sigterm: bool = False) -> None:
     """
     from icl.parallel.hosts import find_start, join
 
-    start = find_start(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value, os.environ)
+    on_tpu = has_tpu() and has_tpu_compiler()
+    start = find_start(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value, os.environ, on_tpu=on_tpu)
     if start is not None:
         last_words.prepare()
         join(start, notices_sigterm=notices_sigterm)

@@ -5,6 +5,7 @@ of hosts: a host reads the rows that its devices hold, which need not lie side b
 at another step; no iterator state is kept.
 """
 
+import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 import grain
@@ -39,6 +40,7 @@ def stack(rows: Sequence[Batch]) -> Batch:
     return Batch(*(np.stack([np.asarray(array) for array in arrays]) for arrays in zip(*rows, strict=True)))
 
 
+@functools.cache
 def host_rows(sharding: NamedSharding, batch_rows: int) -> tuple[int, ...]:
     """The rows of a batch that this host's devices hold, in order.
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from icl import model
@@ -38,6 +37,7 @@ from icl.evaluation.subjects import Subject, find_subjects
 from icl.evaluation.table import k_curve_table
 from icl.model.config import ModelConfig
 from icl.parallel import MeshConfig, Partitioner, make_mesh
+from icl.parallel.hosts import from_first
 from icl.parallel.speed import peak_flops
 from icl.tasks.registry import build_tasks, rebuild
 from icl.tasks.task import Task
@@ -131,9 +131,7 @@ def evaluate(
 
 def _agreed(missing: Sequence[Shard], shards: Sequence[Shard]) -> list[Shard]:
     """The shards that the first host misses, so that all hosts ask the same."""
-    is_missing = np.array([shard in missing for shard in shards], np.int32)
-    if jax.process_count() > 1:
-        is_missing = multihost_utils.broadcast_one_to_all(is_missing)
+    is_missing = from_first(np.array([shard in missing for shard in shards], np.int32))
     return [shard for shard, asked in zip(shards, is_missing, strict=True) if asked]
 
 

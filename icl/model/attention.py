@@ -41,7 +41,7 @@ def attend(
         queries: segments and positions of the queries.
         keys: segments and positions of the keys.
         band: how many positions, itself included, a query sees back; None sees all.
-        implementation: `reference` scores every pair; `blocked` cuts the queries of a row in up to four
+        implementation: `reference` scores every pair; `blocked` cuts the queries of a row in a few
             blocks and leaves out the keys after each; `splash` and `cudnn` are the fused kernels of TPUs and
             GPUs. All but the first are for aligned keys and queries: others (a KV cache) are scored pair by
             pair whatever is said here.

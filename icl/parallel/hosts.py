@@ -4,11 +4,8 @@ A host is one process. JAX's coordination service runs on the first one; it noti
 stops the others, `HEARTBEAT_SECONDS` after its last sign of life.
 """
 
-import os
 import zlib
 from collections.abc import Mapping
-from glob import glob
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +40,12 @@ class Start(NamedTuple):
 
 
 def find_start(
-    coordinator: str | None, num_hosts: int | None, host: int | None, environ: Mapping[str, str]
+    coordinator: str | None,
+    num_hosts: int | None,
+    host: int | None,
+    environ: Mapping[str, str],
+    *,
+    on_tpu: bool = False,
 ) -> Start | None:
     """How this process is to join others, from flags, else from what launchers set; None: it is alone.
 
@@ -52,6 +54,7 @@ def find_start(
       num_hosts: how many hosts there are; from the launcher where None.
       host: which this is, from 0; from the launcher where None.
       environ: the environment's variables.
+      on_tpu: whether this machine has TPUs and JAX can use them.
 
     Raises:
       InputError: what is said is incomplete, or no number, or out of range.
@@ -80,7 +83,9 @@ def find_start(
     if environ.get("JAX_PLATFORMS", "").startswith(("cpu", "cuda")):
         return None
     many = "," in environ.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environ
-    return Start(surely=many) if many or _has_tpu() else None
+    # A machine with TPUs may be one of several, and knows it from a server unless told not to ask.
+    may_be_one_of_many = on_tpu and "TPU_SKIP_MDS_QUERY" not in environ
+    return Start(surely=many) if many or may_be_one_of_many else None
 
 
 def join(start: Start, *, notices_sigterm: bool) -> None:
@@ -118,11 +123,11 @@ def stop_requested(step: int) -> bool:
     return bool(multihost_utils.reached_preemption_sync_point(step))
 
 
-def from_first(number: int) -> int:
-    """The first host's number, on every host."""
+def from_first(numbers: np.ndarray) -> np.ndarray:
+    """The first host's numbers, on every host; each gives an array of the same shape and type."""
     if jax.process_count() == 1:
-        return number
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+        return numbers
+    return np.asarray(multihost_utils.broadcast_one_to_all(numbers))
 
 
 def wait_for_all(what: str) -> None:
@@ -174,9 +179,3 @@ def _devices_of_a_node(environ: Mapping[str, str]) -> tuple[int, ...] | None:
     alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1"
     count = _number(environ, "SLURM_GPUS_ON_NODE")
     return tuple(range(count)) if alone and count else None
-
-
-def _has_tpu() -> bool:
-    """Whether this is a machine with TPUs, perhaps one of several."""
-    is_there = glob("/dev/accel*") or glob("/dev/vfio/[0-9]*")
-    return bool(is_there) and find_spec("libtpu") is not None and "TPU_SKIP_MDS_QUERY" not in os.environ

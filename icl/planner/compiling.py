@@ -29,6 +29,7 @@ from icl.planner.memory import (
     refused_memory,
 )
 from icl.planner.topology import Topology
+from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.setup import Setup
 
@@ -70,6 +71,11 @@ class Plan:
     memory: Memory
     program: Program | None
     seconds: float
+
+    @property
+    def mesh_text(self) -> str:
+        """The axes of the mesh that divide anything."""
+        return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items() if size > 1) or "one device"
 
     @property
     def is_evaluation(self) -> bool:
@@ -152,7 +158,8 @@ def plan_evaluation(run: RunConfig, topology: Topology, devices: Sequence[Any], 
             " mesh axes data and fsdp"
         )
     length = run.data.row_length
-    params, prompts = _abstract_params(setup), _abstract_prompts(partitioner, rows, length)
+    params = abstract(model.abstract_params(config), setup.shardings.params)
+    prompts = _abstract_prompts(partitioner, rows, length)
     sizes = (bytes_a_device(params), 0, bytes_a_device(prompts))
     if topology.is_compiled:
         read = functools.partial(_read, config, partitioner, length)
@@ -170,14 +177,6 @@ def plan_evaluation(run: RunConfig, topology: Topology, devices: Sequence[Any], 
     flops = rows * length * _flops_per_token(config, length) / 3 - head
     cost = rows * length, 0, flops, rows * length * _attention_flops(config, length) / 3
     return _plan(run, topology, setup, cost, compiled)
-
-
-def _abstract_params(setup: Setup) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        model.abstract_params(setup.model),
-        setup.shardings.params,
-    )
 
 
 def _abstract_prompts(partitioner: Partitioner, rows: int, length: int) -> tuple[jax.ShapeDtypeStruct, ...]:

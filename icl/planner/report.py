@@ -42,10 +42,9 @@ def ranking_text(plans: Sequence[Plan]) -> str:
     lines = [f"{'':4}{'mesh':32}{'remat':8}{'microbatches':14}{'a chip':22}step"]
     for number, plan in enumerate(plans, 1):
         memory, time = plan.memory, plan_roofline(plan)
-        mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
         step = f"{duration(time.least)} to {duration(time.most)}" if time else "unknown"
         lines.append(
-            f"{number:<4}{mesh:32}{plan.run.model.remat:8}{plan.run.train.accumulation_steps:<14}"
+            f"{number:<4}{plan.mesh_text:32}{plan.run.model.remat:8}{plan.run.train.accumulation_steps:<14}"
             f"{f'{_size(memory.total)} ({memory.share:.0%})':22}{step if memory.fits else _verdict(plan)}"
         )
     if plans[0].memory.fits:

@@ -171,8 +171,9 @@ def gin_lines(run: RunConfig) -> list[str]:
 
 def setting_text(plan: Plan) -> str:
     """What a candidate sets, in a line."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
-    return f"{mesh}, remat {plan.run.model.remat}, {plan.run.train.accumulation_steps} microbatch(es)"
+    return (
+        f"{plan.mesh_text}, remat {plan.run.model.remat}, {plan.run.train.accumulation_steps} microbatch(es)"
+    )
 
 
 def _ramp_from(run: RunConfig, shards: int) -> int:

@@ -6,16 +6,15 @@ are simulated CPU devices, on which nothing runs: they carry a mesh and its shar
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from icl.errors import InputError
 from icl.parallel.chips import CHIPS, Chip
+from icl.tpus import has_tpu_compiler
 
 _CORES = {
     "v4": ("v4", 2),
@@ -71,7 +70,7 @@ def prepare_environment(topology: Topology) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if not topology.is_compiled:
         return
-    if not _has_libtpu():
+    if not has_tpu_compiler():
         raise InputError(
             f"--topology {topology.name!r} needs the TPU compiler, which is not installed:"
             " expected the package libtpu, as pip install 'icl[plan]' brings it"
@@ -144,8 +143,3 @@ def _count(text: str, number: str) -> int:
     if not 1 <= int(number) <= 100_000:
         raise InputError(f"--topology {text!r}: expected 1 to 100,000 devices, not {int(number):,}")
     return int(number)
-
-
-def _has_libtpu() -> bool:
-    path = os.environ.get("TPU_LIBRARY_PATH")
-    return Path(path).is_file() if path else importlib.util.find_spec("libtpu") is not None

@@ -84,7 +84,7 @@ def _train(run: RunConfig, workdir: Path, profile: bool, began: float) -> bool:
         with Checkpoints(
             workdir, keep_last=run.train.keep_last, keep_every=run.train.keep_every
         ) as checkpoints:
-            start = from_first(checkpoints.latest() or 0)
+            start = int(from_first(np.array(checkpoints.latest() or 0, np.int32)))
             check_steps(workdir, run, start)
             state = _restore(checkpoints, setup, workdir, start) if start else setup.init_state()
             if is_first:

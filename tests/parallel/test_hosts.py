@@ -58,6 +58,8 @@ def test_a_tpu_pod_is_joined_by_what_it_says_itself() -> None:
     names = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
     assert find_start(None, None, None, names) == Start()
     assert find_start(None, None, None, {"MEGASCALE_COORDINATOR_ADDRESS": "a"}) == Start()
+    assert find_start(None, None, None, {}, on_tpu=True) == Start(surely=False)
+    assert find_start(None, None, None, {"TPU_SKIP_MDS_QUERY": "1"}, on_tpu=True) is None
     assert found(environ=names) is None  # On its CPUs a host of the pod is alone.
 
 
