@@ -108,8 +108,8 @@ def project(x: jax.Array, weights: Weights, dtype: Any) -> jax.Array:
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[..., in] times [in, out] of the same dtype -> [..., out].
 
-    The gradient of the kernel is one product in the kernel's own layout. What JAX derives is its transpose,
-    for which a CPU first copies the outputs' gradients column by column: a third more time for the matmuls.
+    A CPU first copies the left operand of the product that is the kernel's gradient, column by column. Here
+    that is the narrower of inputs and outputs' gradients; what JAX derives always copies the latter.
     """
     return x @ kernel
 
@@ -122,6 +122,8 @@ def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
     dx = jax.lax.dot_general(dy, kernel, (((x.ndim - 1,), (1,)), ((), ())))
+    if kernel.shape[0] > kernel.shape[1]:
+        return dx, jax.lax.dot_general(dy, x, ((rows, rows), ((), ()))).T
     return dx, jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
 
 
