@@ -121,7 +121,7 @@ class Trial:
     def shared_prefix(self, tokenizer: Tokenizer) -> list[int]:
         """Tokens of instruction and all demonstrations: prompts for all K begin with parts of it."""
         text = prefix_text(self.template, self.instruction, self.shown(self.settings.ks[-1]))
-        return [tokenizer.start_id, *tokenizer.encode(text)]
+        return [*tokenizer.prompt_start, *tokenizer.encode(text)] or [tokenizer.start_id]
 
     def query_seen(self, k: int) -> bool:
         """Whether the query stands among its demonstrations."""

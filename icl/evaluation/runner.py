@@ -353,7 +353,7 @@ def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: "tq
     tokenizer, trials = assignment.tokenizer, shard.trials
     task, settings = trials[0].task, trials[0].settings
     decoding = Decoding(
-        tokenizer.start_id,
+        tokenizer.end_ids[0],
         settings.beam_width,
         settings.length_penalty,
         settings.length_rule,
