@@ -17,8 +17,8 @@ from icl.data.huggingface_tokenizer import HuggingFaceTokenizer
 from icl.data.keys import digest
 from icl.errors import InputError, utf8
 
-_ESCAPE = "\ue000"
-_SPACE_MARK = "\u2581"
+ESCAPE = "\ue000"
+SPACE_MARK = "\u2581"
 _PROBES = ("  two  spaces ", "a\n\tb\n", "ﬁ Å Ⅳ", "☃ \U0001f600\x00\x7f", "▁\ue000")
 
 
@@ -108,7 +108,7 @@ class SentencePieceTokenizer:
         Raises:
           InputError: the bytes are no model, or the model changes text.
         """
-        self._model = model
+        self.model = model
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
@@ -133,7 +133,7 @@ class SentencePieceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        return digest("tokenizer", self.kind, self._model)
+        return digest("tokenizer", self.kind, self.model)
 
     def encode(self, text: str) -> list[int]:
         text = escape(text)
@@ -144,8 +144,8 @@ class SentencePieceTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         special = (self.start_id, self.pad_id)
         text: str = self._processor.DecodeIds([int(i) for i in ids if i not in special])
-        if _ESCAPE in text:
-            text = text.replace(f"{_ESCAPE}1", _SPACE_MARK).replace(f"{_ESCAPE}0", _ESCAPE)
+        if ESCAPE in text:
+            text = text.replace(f"{ESCAPE}1", SPACE_MARK).replace(f"{ESCAPE}0", ESCAPE)
         return text
 
     def continuation(self, ids: Iterable[int]) -> str:
@@ -160,16 +160,16 @@ class SentencePieceTokenizer:
             return bytes([int(piece[3:-1], 16)])
         if processor.IsUnknown(token_id):  # decoded as a mark that stands for no text in particular
             piece = processor.DecodeIds([token_id])
-        return piece.replace(_SPACE_MARK, " ").encode()
+        return piece.replace(SPACE_MARK, " ").encode()
 
     def to_json(self) -> dict[str, str]:
-        return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+        return {"kind": self.kind, "model": base64.b64encode(self.model).decode()}
 
 
 def escape(text: str) -> str:
     """Text without U+2581, as SentencePiece models read it here."""
-    if _ESCAPE in text or _SPACE_MARK in text:
-        return text.replace(_ESCAPE, f"{_ESCAPE}0").replace(_SPACE_MARK, f"{_ESCAPE}1")
+    if ESCAPE in text or SPACE_MARK in text:
+        return text.replace(ESCAPE, f"{ESCAPE}0").replace(SPACE_MARK, f"{ESCAPE}1")
     return text
 
 
