@@ -203,7 +203,7 @@ def _of_tree(params: Any) -> Source:
 
 
 def describe_export(checkpoint: str | Path, step: int | None, architecture: str | None) -> dict[str, Any]:
-    """What `config.json` will say of a checkpoint, but for the type of its weights; errors as in exporting."""
+    """What `config.json` will say of a checkpoint, but for the type of its weights; errors as in export."""
     description = read_description(checkpoint, step)
     return _described(description.model, tokenizer_from_json(description.tokenizer), architecture)
 
