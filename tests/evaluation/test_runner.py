@@ -20,7 +20,7 @@ from icl.evaluation.prompts import prompt_hash
 from icl.evaluation.records import Record, read_records, write_lines
 from icl.evaluation.results import MEAN, METRICS
 from icl.evaluation.runner import describe, evaluate
-from icl.tasks import build_tasks, rebuild
+from icl.tasks import WordLabel, build_tasks, rebuild
 from icl.training.checkpoints import Checkpoints, read_description
 from tests.training.small import one_device_setup
 
@@ -197,6 +197,14 @@ def test_settings_of_a_family_can_be_replaced(run: Path, tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
     assert re.search(r"^[A-J]{3}>[u-z]$", text, re.MULTILINE)
     assert "336 prompts" in text
+
+
+def test_whole_families_can_be_replaced_and_added(run: Path, tmp_path: Path) -> None:
+    families = {"word_label": WordLabel(labels="xyzuvw"), "second/word_label": WordLabel()}
+    text = describe([run], CONFIG, tmp_path, overrides=families)
+    settings = {name: dataclasses.asdict(family) for name, family in families.items()}
+    assert text == describe([run], CONFIG, tmp_path, overrides=settings)
+    assert "second/word_label: 14 queries" in text and "504 prompts" in text
 
 
 @pytest.mark.parametrize(
