@@ -1,5 +1,6 @@
 """Every gin file of the repository loads, and what it describes can be built."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import jax
 import pytest
 
 from icl import config, model
+from icl.model import ModelConfig
+from icl.training.optimizer import OptimizerConfig
 from icl.training.setup import Setup
 
 REPOSITORY = Path(__file__).parent.parent
@@ -109,6 +112,13 @@ def test_gin_files_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in ("gin/runs/smoke.gin", "runs/smoke.gin"):
         assert config.load_runs([name])[0].train.steps == 60
+
+
+def test_the_recipe_for_small_models_is_the_same_in_python() -> None:
+    (run,) = config.load_runs(["data/quickstart.gin", "models/small.gin", "train/small.gin"])
+    assert ModelConfig.small() == run.model and OptimizerConfig.small() == run.optimizer
+    assert ModelConfig.small(conv_width=0) == dataclasses.replace(run.model, conv_width=0)
+    assert OptimizerConfig.small(learning_rate=1) == dataclasses.replace(run.optimizer, learning_rate=1)
 
 
 def test_the_words_run_keeps_ten_tasks_out_of_training_and_evaluates_them(word_bindings: list[str]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ def titles(figure: Figure) -> list[str]:
 def drawn(figure: Figure, panel: int) -> list[list[float]]:
     """Values of the curves of models, which have markers."""
     lines = figure.axes[panel].lines
-    return [list(line.get_ydata()) for line in lines if line.get_marker() in ("o", "s")]
+    return [np.asarray(line.get_ydata()).tolist() for line in lines if line.get_marker() in ("o", "s")]
 
 
 def test_the_curves_of_the_tasks_asked_for_stand_in_panels() -> None:

@@ -56,14 +56,14 @@ def test_every_figure_of_a_model_is_the_mean_of_the_records_it_leads_to(evaluati
 
 def test_what_is_no_mean_over_records_is_refused(evaluation: Evaluation) -> None:
     first = of_models(evaluation)[0]
-    for changes, expected in (
-        ({"checkpoint": BASELINE}, "no model answers"),
-        ({"task": MEAN}, "result of one task"),
-        ({"template": MEDIAN}, "result of one format"),
-        ({"metric": "bleu"}, "a metric of single records"),
+    for other, expected in (
+        (dataclasses.replace(first, checkpoint=BASELINE), "no model answers"),
+        (dataclasses.replace(first, task=MEAN), "result of one task"),
+        (dataclasses.replace(first, template=MEDIAN), "result of one format"),
+        (dataclasses.replace(first, metric="bleu"), "a metric of single records"),
     ):
         with pytest.raises(InputError, match=expected):
-            trace(dataclasses.replace(first, **changes), evaluation.records)
+            trace(other, evaluation.records)
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
