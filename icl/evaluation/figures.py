@@ -45,7 +45,7 @@ from icl.evaluation.figure_style import (
 from icl.evaluation.records import Result, write_file
 from icl.evaluation.results import BASELINE, MEAN
 
-DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
+DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1), (10, 3))
 MAX_PNG_ROWS = 80
 """Tasks in one PNG, which cannot be arbitrarily tall."""
 

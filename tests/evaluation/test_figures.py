@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from icl.errors import InputError
+from icl.evaluation.baselines import CEILING, CHANCE, RULES, TRAINING_MAJORITY
 from icl.evaluation.figure_style import INK
-from icl.evaluation.figures import k_curve_figure
+from icl.evaluation.figures import k_curve_figure, lines
 from icl.evaluation.variant_figures import condition_figure
 from tests.evaluation.test_report import result, results
 
@@ -20,8 +21,8 @@ def titles(figure: Figure) -> list[str]:
 
 def drawn(figure: Figure, panel: int) -> list[list[float]]:
     """Values of the curves of models, which have markers."""
-    lines = figure.axes[panel].lines
-    return [np.asarray(line.get_ydata()).tolist() for line in lines if line.get_marker() in ("o", "s")]
+    curves = figure.axes[panel].lines
+    return [np.asarray(line.get_ydata()).tolist() for line in curves if line.get_marker() in ("o", "s")]
 
 
 def test_the_curves_of_the_tasks_asked_for_stand_in_panels() -> None:
@@ -34,6 +35,12 @@ def test_the_curves_of_the_tasks_asked_for_stand_in_panels() -> None:
     figure = k_curve_figure(rows, ["cipher", "mean"], instruction=[True])
     assert titles(figure) == ["cipher, with instruction", "mean over tasks, with instruction"]
     assert len({axes.get_position().y0 for axes in figure.axes}) == 1  # one row
+
+
+def test_every_baseline_has_dashes_of_its_own() -> None:
+    names = {*RULES, CEILING, TRAINING_MAJORITY, CHANCE}
+    rows = [result("baseline", "cipher", 0, 0.1, params=None, scoring=name) for name in sorted(names)]
+    assert len(set(lines(rows).dashes.values())) == len(names) == 6
 
 
 def test_a_task_without_results_is_refused_by_name() -> None:

@@ -20,7 +20,7 @@ from icl.evaluation.prompts import prompt_hash
 from icl.evaluation.records import Record, read_records, write_lines
 from icl.evaluation.results import MEAN, METRICS
 from icl.evaluation.runner import describe, evaluate
-from icl.tasks import WordLabel, build_tasks, rebuild
+from icl.tasks import FileTasks, WordLabel, build_tasks, rebuild
 from icl.training.checkpoints import Checkpoints, read_description
 from tests.training.small import one_device_setup
 
@@ -136,6 +136,24 @@ def test_baselines_stand_once_beside_the_checkpoints(whole: Path) -> None:
     chance = [r for r in found if r["scoring"] == "baseline:chance"]
     assert len(chance) == 3 * 2
     assert {(r["value"], r["ci_low"], r["interval_method"]) for r in chance} == {(0.1, None, "none")}
+
+
+def test_a_baseline_that_only_some_tasks_have_has_no_mean(run: Path, tmp_path: Path) -> None:
+    """Its mean would be over other tasks than the model's beside it."""
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"input": f"word {n}", "output": "ab"[n % 2]}) + "\n" for n in range(40))
+    )
+    config = EvalConfig(("cipher", "mine"), ks=(0, 1), instruction=(False,), queries=3, seeds=1)
+    results = evaluate(
+        [run], config, tmp_path / "out", overrides={"files": FileTasks(glob=f"{tmp_path}/mine.jsonl")}
+    )
+    scorings = {
+        task: {row.scoring for row in results if row.task == task and row.checkpoint == "baseline"}
+        for task in ("cipher", "mine", MEAN)
+    }
+    assert "baseline:ceiling" in scorings["cipher"] and "baseline:training_majority" in scorings["mine"]
+    assert scorings[MEAN] == scorings["cipher"] & scorings["mine"]
+    assert {"baseline:chance", "baseline:lookup"} <= scorings[MEAN]
 
 
 class _Killed(BaseException):
