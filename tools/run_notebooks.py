@@ -96,7 +96,9 @@ def outputs(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def score(evaluation: Evaluation, task: str, k: int, *, part: str = "all", condition: str = CONDITION) -> float:
+def score(
+    evaluation: Evaluation, task: str, k: int, *, part: str = "all", condition: str = CONDITION
+) -> float:
     """Exact match (0..1) of the one model of an evaluation, without instruction."""
     (curve,) = models(curves(evaluation.results, task, False, part=part, condition=condition))
     return curve.points[k].value
