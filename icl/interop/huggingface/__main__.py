@@ -68,7 +68,7 @@ def _import(settings: argparse.Namespace) -> None:
     described = folder.description(settings.step)
     files = {entry.file.name for entry in folder.entries.values()}
     print(
-        f"{folder.path}: {described.params:,} parameters in {len(files)} files, "
+        f"{folder.path}: {described.params:,} parameters in {len(files)} file{'s' * (len(files) > 1)}, "
         f"{folder.tokenizer.vocab_size:,} tokens, context of {folder.config.max_length:,}"
     )
     if settings.dry_run:
