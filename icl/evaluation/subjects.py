@@ -13,9 +13,13 @@ from icl.training.description import Description
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A checkpoint to evaluate, named by the shortest part of its path that tells it from the others."""
+    """A checkpoint to evaluate, named by the shortest part of its path that tells it from the others.
+
+    `run` names the run that it is of, which is all of the label where every checkpoint is of another run.
+    """
 
     label: str
+    run: str
     folder: Path
     description: Description
 
@@ -44,11 +48,12 @@ def find_subjects(checkpoints: Sequence[str | Path], step: int | None = None) ->
         raise InputError(f"--checkpoint: {', '.join(map(str, checkpoints))}: expected each checkpoint once")
     runs = [(folder.parent if folder.name == FOLDER else folder).absolute() for folder, _ in found]
     labels = _labels(runs)
+    names = labels
     if len(set(labels)) < len(labels):
         labels = [f"{label}@{number}" for label, (_, number) in zip(labels, found, strict=True)]
     return [
-        Subject(label, folder, read_description(folder, number))
-        for label, (folder, number) in zip(labels, found, strict=True)
+        Subject(label, name, folder, read_description(folder, number))
+        for label, name, (folder, number) in zip(labels, names, found, strict=True)
     ]
 
 
