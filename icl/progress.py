@@ -162,8 +162,17 @@ def _display_of(name: str, total: int, done: int, unit: str) -> _Bar | _Lines | 
     if sys.stderr is None:  # A process without a console.
         return None
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return _Bar(tqdm(**style, file=sys.stderr, dynamic_ncols=True), sys.stderr)
+        return _Bar(tqdm(**style, **_shape(sys.stderr), file=sys.stderr), sys.stderr)
     return _Lines(name, total, unit, sys.stderr)
+
+
+def _shape(stream: TextIO) -> dict[str, Any]:
+    """How wide a bar may be: as the terminal says each time, or 80 where it has no size (some containers)."""
+    try:
+        has_size = all(os.get_terminal_size(stream.fileno()))
+    except (OSError, ValueError):
+        has_size = False
+    return {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
 
 
 def is_notebook() -> bool:

@@ -42,13 +42,14 @@ class WeightsAndBiases:
 
         self._wandb = wandb
         self._is_broken = False
+        run_id = _run_id(config, folder)
         try:
             self._run = wandb.init(
                 project=config.wandb_project,
                 entity=config.wandb_entity or None,
                 mode=config.wandb_mode,
                 dir=folder,
-                id=_run_id(config, folder),
+                id=run_id,
                 # Offline nothing knows of the run's earlier part; `wandb sync` puts them together.
                 resume="allow" if config.wandb_mode == "online" else None,
                 name="/".join(folder.absolute().parts[-2:]),
