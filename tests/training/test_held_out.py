@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl.data.batch import empty_row
+from icl.data.batch import Batch, empty_row
 from icl.data.loader import stack
 from icl.data.rows import Rows
 from icl.training import loss
 from icl.training.curve_figure import curve_figure
-from icl.training.held_out import HeldOutRows
+from icl.training.held_out import HeldOutRows, _sample
 from icl.training.step import score
 from tests.training.small import one_device_setup
 
@@ -22,29 +22,37 @@ PARAMS = SETUP.init_state().params
 LENGTH = SETUP.run.data.row_length
 
 
-def greedy(prompt: str, count: int) -> list[int]:
-    """Tokens that follow a prompt, the likeliest one after another, each from the whole text before it."""
-    tokens = [TOKENIZER.start_id, *TOKENIZER.encode(prompt)]
-    best = jax.jit(lambda batch: score(SETUP.model, PARAMS, batch).best_BT)
+BEST = jax.jit(lambda batch: score(SETUP.model, PARAMS, batch).best_BT)
+
+
+def row_of(tokens: list[int], answer: int) -> Batch:
+    """A row of one segment, whose last `answer` targets are those of example 3."""
+    row, count = empty_row(LENGTH, TOKENIZER.pad_id), len(tokens) - 1
+    np.asarray(row.inputs_BT)[:count], np.asarray(row.targets_BT)[:count] = tokens[:-1], tokens[1:]
+    np.asarray(row.segments_BT)[:count] = 1
+    np.asarray(row.positions_BT)[:count] = np.arange(count)
+    np.asarray(row.examples_BT)[count - answer : count] = 3
+    return row
+
+
+def greedy(tokens: list[int], count: int) -> list[int]:
+    """Tokens that follow, the likeliest one after another, each from the whole text before it."""
     for _ in range(count):
-        row = empty_row(LENGTH, TOKENIZER.pad_id)
-        np.asarray(row.inputs_BT)[: len(tokens)] = tokens
-        np.asarray(row.segments_BT)[: len(tokens)] = 1
-        np.asarray(row.positions_BT)[: len(tokens)] = np.arange(len(tokens))
-        tokens.append(int(best(stack([row]))[0, len(tokens) - 1]))
+        tokens = [*tokens, int(BEST(stack([row_of([*tokens, 0], 1)]))[0, len(tokens) - 1])]
     return tokens[-count:]
 
 
-def test_a_samples_answer_is_how_greedy_decoding_begins() -> None:
-    """Where the model's own tokens are taken for gold, it is the whole greedy answer, and right."""
-    found = HeldOutRows(SETUP).measure(PARAMS).samples
-    assert set(found) == {"cipher", "word_label"} and all(len(of) == 2 for of in found.values())
-    for sample in (sample for of in found.values() for sample in of):
-        gold = TOKENIZER.encode(sample.gold)
-        said = greedy(sample.prompt, len(gold))
-        right = int(np.argmin([*(a == b for a, b in zip(said, gold, strict=True)), False]))
-        assert sample.answer == TOKENIZER.decode(said[: right + 1])
-        assert sample.is_right == (said == gold)
+@pytest.mark.parametrize("wrong", [None, 0, 1, 3])
+def test_a_samples_answer_is_how_greedy_decoding_begins(wrong: int | None) -> None:
+    """Gold answers that differ from the greedy one in one place, though the row holds the gold ones."""
+    prompt = [TOKENIZER.start_id, *TOKENIZER.encode("ab>cd")]
+    said = greedy(prompt, 4)
+    gold = [(token + (place == wrong)) % 256 for place, token in enumerate(said)]
+    row = row_of([*prompt, *gold], 4)
+    sample = _sample(TOKENIZER, row, np.asarray(BEST(stack([row]))[0]), "without")
+    assert sample is not None and sample.is_right == (wrong is None)
+    assert sample.answer == TOKENIZER.decode(said if wrong is None else said[: wrong + 1])
+    assert (sample.prompt, sample.gold) == ("ab>cd", TOKENIZER.decode(gold))
 
 
 def test_a_samples_prompt_is_the_episode_up_to_its_last_answer() -> None:
