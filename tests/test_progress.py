@@ -147,9 +147,9 @@ class _NotebookBar:
 
 def _enter_notebook(monkeypatch: pytest.MonkeyPatch, *, has_widgets: bool) -> None:
     shell = types.SimpleNamespace(config={"IPKernelApp": {}})
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     bars = types.SimpleNamespace(tqdm=_NotebookBar)
-    monkeypatch.setitem(sys.modules, "tqdm.notebook", bars)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", bars)
     monkeypatch.setattr(progress, "find_spec", lambda name: shell if has_widgets else None)
 
 

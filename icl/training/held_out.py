@@ -4,7 +4,6 @@ Both come from one teacher-forced pass over the same rows, so the samples cost n
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +111,7 @@ class HeldOutRows:
         return jax.jit(step, out_shardings=setup.partitioner.replicated)
 
 
-def _sample(tokenizer: Tokenizer, row: Batch, best_T: Sequence[int], wording: str) -> Sample | None:
+def _sample(tokenizer: Tokenizer, row: Batch, best_T: np.ndarray, wording: str) -> Sample | None:
     """The last query of a held-out episode, with the answer up to its first wrong token; None without one.
 
     Up to there the likeliest tokens are what greedy decoding gives, though the row holds the gold answer.
@@ -122,7 +121,7 @@ def _sample(tokenizer: Tokenizer, row: Batch, best_T: Sequence[int], wording: st
     if k < 0:
         return None
     at = np.flatnonzero(examples_T == k)
-    gold, said = targets_T[at], np.asarray(best_T)[at]
+    gold, said = targets_T[at], best_T[at]
     wrong = np.flatnonzero(said != gold)
     kept = said[: wrong[0] + 1] if wrong.size else said
     title = f"K = {k}, {wording.replace('_', ' ')}" + (" instruction" if wording == "without" else "")
