@@ -7,22 +7,18 @@ claim does not hold. The notebooks as they came out lie in the output folder, wi
 nbclient and ipykernel (extra `dev`); `public_weights` asks the Hugging Face hub, or takes --model FOLDER.
 """
 
-import argparse
 import copy
 import os
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from icl.evaluation.curves import baselines, curves, models
-from icl.evaluation.finished import Evaluation, read_evaluation
+from icl.evaluation.finished import Evaluation
 from icl.evaluation.results import CONDITION
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -189,6 +189,11 @@ def make_plan(
       InputError: a task is unknown, has no queries or fewer examples than the largest K.
     """
     tasks = {task.name: task for task in select_tasks(config.tasks, families)}
+    if not tasks:
+        raise InputError(
+            "EvalConfig.tasks: there are none, as a public model brings none of its own: expected some by "
+            "settings, for instance FileTasks.glob = 'my_tasks/*.jsonl' or --gin_file gin/eval/gpt3_all.gin"
+        )
     _check_patterns(config, tasks)
     settings = {name: config.of(name) for name in tasks}
     trials = {

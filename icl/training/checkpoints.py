@@ -57,6 +57,8 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, in
     if not steps:
         runs = sorted(found.parent.name for found in path.glob(f"*/{FOLDER}"))
         hint = f", perhaps {', '.join(runs)} in it" if runs else ""
+        if (path / "config.json").exists():
+            hint = f", or hf:{path} for a Hugging Face folder"
         raise InputError(f"checkpoint {path}: holds no checkpoint; {expected}{hint}")
     if step is not None and step not in steps:
         raise InputError(f"checkpoint {folder}: there is no step {step}; expected one of {steps}")

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from icl.errors import InputError
 from icl.evaluation.baselines import CEILING, CHANCE, RULES, TRAINING_MAJORITY
-from icl.evaluation.figure_style import INK
 from icl.evaluation.figures import k_curve_figure, lines
 from icl.evaluation.variant_figures import condition_figure
+from icl.figure_style import INK
 from tests.evaluation.test_report import result, results
 
 

@@ -67,6 +67,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-grouped-tied": LLAMA | {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "llama-biases-head-size": LLAMA
     | {"num_key_value_heads": 1, "head_dim": 20, "attention_bias": True, "mlp_bias": True, "rope_theta": 5e5},
+    "llama-3.1": LLAMA
+    | {
+        "head_dim": 16,
+        "rope_theta": 100.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 30,
+        },
+    },
     "qwen2": LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2},
     "qwen3": LLAMA | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 16},
     "mistral-window": LLAMA | {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 7},

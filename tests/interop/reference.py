@@ -51,12 +51,29 @@ def _attention(q: Floats, k: Floats, v: Floats, window: int | None = None) -> Fl
     return np.einsum("hqs,shk->qhk", weights, v).reshape(length, heads * size)
 
 
-def _rotated(x: Floats, base: float, dims: int) -> Floats:
-    """Position p turns the plane of dimensions (i, i + dims / 2) by p / base^(2 i / dims)."""
+def _rotated(x: Floats, base: float, dims: int, scaling: dict[str, Any] | None = None) -> Floats:
+    """Position p turns the plane of dimensions (i, i + dims / 2) by p / base^(2 i / dims).
+
+    Llama 3.1 tells slow from fast planes by their wave length against the context first trained on.
+    """
+
+    def frequency(i: int) -> float:
+        plain = base ** (-2 * i / dims)
+        if scaling is None:
+            return plain
+        length, context = 2 * math.pi / plain, scaling["original_max_position_embeddings"]
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        if length < context / high:
+            return plain
+        if length > context / low:
+            return plain / scaling["factor"]
+        smooth = (context / length - low) / (high - low)
+        return (1 - smooth) * plain / scaling["factor"] + smooth * plain
+
     x = x.copy()
     for position in range(len(x)):
         for i in range(dims // 2):
-            angle = position / base ** (2 * i / dims)
+            angle = position * frequency(i)
             a, b = x[position, :, i].copy(), x[position, :, i + dims // 2].copy()
             x[position, :, i] = a * math.cos(angle) - b * math.sin(angle)
             x[position, :, i + dims // 2] = b * math.cos(angle) + a * math.sin(angle)
@@ -167,7 +184,7 @@ def _llama(c: dict[str, Any], w: Tensors, tokens: Any) -> Floats:
         q, k, v = (_linear(w, y, f"{h}.self_attn.{p}_proj").reshape(len(x), -1, size) for p in "qkv")
         if f"{h}.self_attn.q_norm.weight" in w:
             q, k = norm(q, f"{h}.self_attn.q_norm"), norm(k, f"{h}.self_attn.k_norm")
-        q, k = _rotated(q, c["rope_theta"], size), _rotated(k, c["rope_theta"], size)
+        q, k = (_rotated(x, c["rope_theta"], size, c.get("rope_scaling")) for x in (q, k))
         x = x + _linear(w, _attention(q, k, v, c.get("sliding_window")), f"{h}.self_attn.o_proj")
         y = norm(x, f"{h}.post_attention_layernorm")
         gate = _linear(w, y, f"{h}.mlp.gate_proj")

@@ -117,7 +117,7 @@ def spoil(arrays: dict[str, Any], name: str, value: float) -> None:
 
 
 LN_F = "transformer.ln_f.weight"
-ROPE = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}
+ROPE = {"rope_type": "yarn", "factor": 8.0, "rope_theta": 5e5}
 EOS = {"type_id": 0, "id": "<|endoftext|>"}
 TEMPLATE = {
     "type": "TemplateProcessing",
@@ -146,8 +146,18 @@ BAD: dict[str, tuple[dict[str, Any], Damage, str]] = {
         "scale_attn_by_inverse_layer_idx = True",
     ),
     "attention without scaling": (GPT2, config(scale_attn_weights=False), "scale_attn_weights = False"),
-    "rope type": (LLAMA, config(rope_scaling=ROPE), "rope_scaling.rope_type = 'llama3'"),
-    "newer rope type": (LLAMA, config(rope_parameters=ROPE), "rope_parameters.rope_type = 'llama3'"),
+    "rope type": (LLAMA, config(rope_scaling=ROPE), "rope_scaling.rope_type = 'yarn'"),
+    "newer rope type": (LLAMA, config(rope_parameters=ROPE), "rope_parameters.rope_type = 'yarn'"),
+    "rope type without its fields": (
+        LLAMA,
+        config(rope_parameters=ROPE | {"rope_type": "llama3"}),
+        "low_freq_factor is missing",
+    ),
+    "a field of another rope type": (
+        LLAMA,
+        config(rope_parameters=ROPE | {"rope_type": "default"}),
+        "rope_parameters.factor = 8.0",
+    ),
     "rope of a kind of layer": (
         LLAMA,
         config(rope_parameters={"full_attention": ROPE}),

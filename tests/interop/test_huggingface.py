@@ -101,6 +101,9 @@ def mistakes(config: ModelConfig, params: Any) -> Any:
     if config.positions == "rotary":
         yield "rotary base", changed(rotary_base=config.rotary_base / 2)
         yield "rotary permutation", rearranged(interleave)
+        if config.rotary_scaling:
+            yield "rotary scaling", changed(rotary_scaling=())
+            yield "bounds of rotary scaling", changed(rotary_scaling=(8.0, 1.0, 3.0, 30.0))
         if config.rotary_fraction < 1:
             yield "rotary fraction", changed(rotary_fraction=1.0)
     else:

@@ -30,6 +30,17 @@ _HARMLESS = re.compile(
 _CHANGES_NUMBERS = re.compile(
     r"scal|multipl|cap|window|rope|rotary|attn|attention|norm|bias|expert|moe|quant|alibi"
 )
+_ROPE = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
+_ROPE_FIELDS = {
+    "default": _ROPE,
+    "llama3": (
+        *_ROPE,
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
 _NOTHING: tuple[Any, ...] = (None, False, 0, "", {}, [])
 
 
@@ -143,7 +154,7 @@ def _read_gpt2(fields: _Fields) -> dict[str, Any]:
 
 def _read_gpt_neox(fields: _Fields) -> dict[str, Any]:
     bias = fields.flag("attention_bias", True)
-    base, fraction = _rotary(fields, "rotary_emb_base", "rotary_pct", 0.25)
+    base, fraction, scaling = _rotary(fields, "rotary_emb_base", "rotary_pct", 0.25)
     parallel = fields.flag("use_parallel_residual", True)
     embed_dim, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     size = embed_dim // heads
@@ -161,6 +172,7 @@ def _read_gpt_neox(fields: _Fields) -> dict[str, Any]:
         "positions": "rotary",
         "rotary_base": base,
         "rotary_fraction": fraction,
+        "rotary_scaling": scaling,
         "residual": "parallel" if parallel else "sequential",
         "qkv_bias": bias,
         "attention_out_bias": bias,
@@ -172,7 +184,7 @@ def _read_llama(fields: _Fields) -> dict[str, Any]:
     """Llama, Mistral and Qwen: they differ in biases, the norm of queries and keys, and the window."""
     kind = fields.described["model_type"]
     fields.only("hidden_act", "silu", "swish")
-    base, fraction = _rotary(fields, "rope_theta", "partial_rotary_factor", 1.0)
+    base, fraction, scaling = _rotary(fields, "rope_theta", "partial_rotary_factor", 1.0)
     if fraction != 1:
         fields.refuse("partial_rotary_factor", fraction, f"1 in a {kind} model")
     bias = fields.flag("attention_bias", False) if kind in ("llama", "qwen3") else False
@@ -194,6 +206,7 @@ def _read_llama(fields: _Fields) -> dict[str, Any]:
         "norm_bias": False,
         "positions": "rotary",
         "rotary_base": base,
+        "rotary_scaling": scaling,
         "qkv_bias": True if kind == "qwen2" else bias,
         "attention_out_bias": bias,
         "mlp_bias": fields.flag("mlp_bias", False) if kind == "llama" else False,
@@ -218,28 +231,40 @@ def _window(fields: _Fields, kind: str, longest: int) -> dict[str, Any]:
     return {"layer_pattern": ("banded",), "band_width": width} if width < longest else {}
 
 
-def _rotary(fields: _Fields, base: str, fraction: str, usual: float) -> tuple[float, float]:
-    """Base and rotated fraction of rotary positions, from `rope_parameters` or from the older fields."""
-    newer, older = fields.get("rope_parameters"), fields.get("rope_scaling")
-    for name, said in (("rope_parameters", newer), ("rope_scaling", older)):
-        if said is None:
-            continue
-        if not isinstance(said, Mapping):
-            fields.refuse(name, said, "an object, as in {'rope_type': 'default'}")
-        nested = [key for key, value in said.items() if isinstance(value, Mapping)]
-        if nested:
-            fields.refuse(
-                f"{name}.{nested[0]}", said[nested[0]], "one kind of rotary positions for all layers"
-            )
-        kind = said.get("rope_type", said.get("type", "default"))
-        if kind != "default":
-            fields.refuse(f"{name}.rope_type", kind, "'default', the only one that is implemented")
-        for key, value in said.items():
-            known = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
-            if key not in known and value not in (*_NOTHING, 1.0):
-                fields.refuse(f"{name}.{key}", value, "none with rope_type 'default'")
-    inner = _Fields({**(older or {}), **(newer or {})}, f"{fields.where}: rope_parameters")
+def _rotary(
+    fields: _Fields, base: str, fraction: str, usual: float
+) -> tuple[float, float, tuple[float, ...]]:
+    """Base, rotated fraction and scaling of rotary positions, from `rope_parameters` or the older fields."""
+    kinds = [_rope_type(fields, name) for name in ("rope_parameters", "rope_scaling")]
+    said = {**(fields.get("rope_scaling") or {}), **(fields.get("rope_parameters") or {})}
+    inner = _Fields(said, f"{fields.where}: rope_parameters")
+    scaling: tuple[float, ...] = ()
+    if "llama3" in kinds:
+        scaling = tuple(
+            inner.number(name)
+            for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        )
     return (
         inner.number("rope_theta", fields.number(base, fields.number("rope_theta", 10_000.0))),
         inner.number("partial_rotary_factor", fields.number(fraction, usual)),
+        scaling,
     )
+
+
+def _rope_type(fields: _Fields, name: str) -> str:
+    """The type of rotary positions that a field names; refuses what is not implemented."""
+    said = fields.get(name)
+    if said is None:
+        return "default"
+    if not isinstance(said, Mapping):
+        fields.refuse(name, said, "an object, as in {'rope_type': 'default'}")
+    nested = [key for key, value in said.items() if isinstance(value, Mapping)]
+    if nested:
+        fields.refuse(f"{name}.{nested[0]}", said[nested[0]], "the same positions in all layers")
+    kind = str(said.get("rope_type", said.get("type", "default")))
+    if kind not in _ROPE_FIELDS:
+        fields.refuse(f"{name}.rope_type", kind, " or ".join(map(repr, _ROPE_FIELDS)))
+    for key, value in said.items():
+        if key not in _ROPE_FIELDS[kind] and value not in (*_NOTHING, 1.0):
+            fields.refuse(f"{name}.{key}", value, f"none with rope_type {kind!r}")
+    return kind

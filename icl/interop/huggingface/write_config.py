@@ -72,11 +72,7 @@ def _write_gpt_neox(config: ModelConfig) -> dict[str, Any]:
         "layer_norm_eps": config.norm_epsilon,
         "rotary_emb_base": config.rotary_base,
         "rotary_pct": config.rotary_fraction,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": config.rotary_base,
-            "partial_rotary_factor": config.rotary_fraction,
-        },
+        "rope_parameters": _rope(config) | {"partial_rotary_factor": config.rotary_fraction},
         "use_parallel_residual": config.residual == "parallel",
         "attention_bias": config.qkv_bias,
     }
@@ -90,10 +86,27 @@ def _write_llama(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rotary_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
+        "rope_scaling": {k: v for k, v in _rope(config).items() if k != "rope_theta"}
+        if config.rotary_scaling
+        else None,
+        "rope_parameters": _rope(config),
         "attention_bias": config.attention_out_bias,
         "mlp_bias": config.mlp_bias,
         "sliding_window": config.band_width if banded else None,
+    }
+
+
+def _rope(config: ModelConfig) -> dict[str, Any]:
+    if not config.rotary_scaling:
+        return {"rope_type": "default", "rope_theta": config.rotary_base}
+    factor, low, high, context = config.rotary_scaling
+    return {
+        "rope_type": "llama3",
+        "rope_theta": config.rotary_base,
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": int(context),
     }
 
 
@@ -136,7 +149,7 @@ _FIELDS: Mapping[str, tuple[_Field, ...]] = {
         _Field("qkv_bias", (True,)),
         _Field("attention_out_bias", (True,)),
     ),
-    "gpt_neox": (*_ALL, *_LAYER_NORM, _Field("positions", ("rotary",))),
+    "gpt_neox": (*_ALL, *_LAYER_NORM, _Field("positions", ("rotary",)), _Field("rotary_scaling", ((),))),
     "llama": (*_ALL, *_RMS_NORM, _Field("qk_norm", (False,))),
     "qwen2": (
         *_ALL,
