@@ -1,6 +1,7 @@
 """Builds the API pages from the docstrings, as HTML that needs no server.
 
     python -m tools.build_api --output DIR [--modules icl.tasks,icl.model]
+    python -m tools.build_api --check
 
 A page for each module, those of the commands with their flags; DIR/index.html opens on what `icl` says of
 itself. Exit code 1, and nothing written, where a module cannot be imported or a public module, class, function
@@ -33,19 +34,24 @@ COMMANDS = ("icl.train", "icl.eval", "icl.plan")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the pages, or says what keeps them from being built."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", required=True, type=Path, help="folder to write; made if it is not there")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--output", type=Path, help="folder to write; made if it is not there")
+    what.add_argument("--check", action="store_true", help="say what is missing, and write nothing")
     parser.add_argument("--modules", help="comma-separated, with what is below them; all by default")
     settings = parser.parse_args(arguments)
     try:
         names = public_modules(settings.modules.split(",") if settings.modules else ["icl"])
-        check_output(settings.output)
+        if settings.output:
+            check_output(settings.output)
     except InputError as error:
         return app.refuse(str(error))
-    problems = check(names) or write(names, settings.output)
+    problems = check(names)
+    if settings.output and not problems:
+        problems = write(names, settings.output)
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        print(f"{len(names)} pages: {settings.output / 'index.html'}")
+        print(f"{len(names)} pages" + (f": {settings.output / 'index.html'}" if settings.output else ""))
     return 1 if problems else 0
 
 
@@ -76,14 +82,17 @@ def check_output(folder: Path) -> None:
 
 def check(names: Sequence[str]) -> list[str]:
     """A line for each module that cannot be imported, and for each public name that says nothing."""
-    modules, problems = [], []
+    modules: list[ModuleType] = []
+    problems = []
     for name in names:
         try:
-            modules.append(importlib.import_module(name))
+            module = importlib.import_module(name)
         except Exception as error:
             problems.append(f"{name} cannot be imported: {type(error).__name__}: {error}")
-        if name in COMMANDS and modules[-1].__name__ == name:
-            tell_flags(modules[-1])
+            continue
+        if name in COMMANDS:
+            tell_flags(module)
+        modules.append(module)
     inherit_from_protocols(modules)
     return problems + [f"{name} has no docstring" for module in modules for name in undocumented(module)]
 

@@ -44,8 +44,16 @@ step() {
   echo "== $name: $((SECONDS - start)) s"
 }
 
+# logged LOG COMMAND ...: runs a command and keeps what it says, which is shown only where it fails.
+logged() {
+  local log=$work/$1.log
+  shift
+  "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+}
+
 build() {
-  (cd "$ROOT" && "$ICL_VENV/bin/python" -m hatchling build -t wheel -d "$work/dist" >/dev/null)
+  (cd "$ROOT" && "$ICL_VENV/bin/python" -m hatchling build -t wheel -d "$work/dist" >/dev/null 2>&1)
+  basename "$work"/dist/*.whl
 }
 
 install() {
@@ -54,17 +62,17 @@ install() {
     constraints=(-c "$ROOT/constraints.txt")
   fi
   "$python" -m venv "$work/venv"
-  "$work/venv/bin/python" -m pip install -q --disable-pip-version-check "${constraints[@]}" "$work"/dist/*.whl
+  "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check "${constraints[@]}" "$work"/dist/*.whl
 }
 
 train() {
-  "$work/venv/bin/python" -m icl.train --workdir smoke --gin_file gin/runs/smoke.gin >"$work/train.log"
+  logged train "$work/venv/bin/python" -m icl.train --workdir smoke --gin_file gin/runs/smoke.gin
   tail -n 1 "$work/train.log"
 }
 
 evaluate() {
-  "$work/venv/bin/python" -m icl.eval --checkpoint smoke --output_dir smoke/eval --gin_file eval/quickstart.gin \
-    --gin_bindings 'EvalConfig.queries = 4' --gin_bindings 'EvalConfig.ks = (0, 1)' >"$work/eval.log"
+  logged eval "$work/venv/bin/python" -m icl.eval --checkpoint smoke --output_dir smoke/eval \
+    --gin_file eval/quickstart.gin --gin_bindings 'EvalConfig.queries = 4' --gin_bindings 'EvalConfig.ks = (0, 1)'
   [[ -s smoke/eval/results.jsonl && -s smoke/eval/report.html ]]
   echo "$(wc -l <smoke/eval/results.jsonl) results"
 }
