@@ -12,11 +12,11 @@ python -m icl.eval --checkpoint runs/mine --output_dir runs/mine/eval \\
 python -m icl.plan --gin_file runs/smoke.gin --topology gpu:h100x8
 ```
 
-`icl.train` trains a model, or a ladder of sizes, and resumes where it was stopped. `icl.eval` reads checkpoints
-and writes `results.jsonl`, a record of every query, and `report.html`. `icl.plan` says whether a run fits on
-devices that are not there. A gin file is a path, or a name in the package's own `gin/`; each setting is a field
-of a class, and `--gin_bindings 'TrainConfig.steps = 500'` wins over the files. `--dry_run` says what would be
-done, `--help` what there is. Bad input is one line on stderr and exit code 2.
+`icl.train` trains a model, or a ladder of sizes, and resumes where it was stopped. `icl.eval` reads
+checkpoints and writes `results.jsonl`, a record of every query, and `report.html`. `icl.plan` says whether a
+run fits on devices that are not there. A gin file is a path, or a name in the package's own `gin/`; each
+setting is a field of a class, and `--gin_bindings 'TrainConfig.steps = 500'` wins over the files. `--dry_run`
+says what would be done, `--help` what there is. Bad input is one line on stderr and exit code 2.
 
 ## The same in Python
 

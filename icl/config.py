@@ -145,7 +145,9 @@ def _near(name: str) -> str:
         known = path.relative_to(_GIN_FOLDER).as_posix()
         pairs = ((str(wanted), known), (wanted.name, path.name))
         likeness[known] = max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-    near = [known for known in sorted(likeness, key=lambda known: -likeness[known]) if likeness[known] > 0.8][:3]
+    near = [known for known in sorted(likeness, key=lambda known: -likeness[known]) if likeness[known] > 0.8][
+        :3
+    ]
     return f"; near: {', '.join(map(repr, near))}" if near else ""
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import icl
 from tools import build_api
-from tools.check_readme import blocks
+from tools.readme_commands import blocks
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -24,8 +24,14 @@ def test_every_module_can_be_imported_and_every_public_name_says_what_it_is_for(
 
 def test_pages_of_some_modules_are_built_with_an_index_to_search(tmp_path: Path) -> None:
     assert build_api.main(["--output", str(tmp_path / "api"), "--modules", "icl.errors,icl.parallel"]) == 0
-    written = {path.relative_to(tmp_path / "api").as_posix() for path in (tmp_path / "api").rglob("*.*")}
-    assert written >= {"index.html", "search.js", "icl/errors.html", "icl/parallel.html", "icl/parallel/mesh.html"}
+    pages = {path.relative_to(tmp_path / "api").as_posix() for path in (tmp_path / "api").rglob("*.*")}
+    assert pages >= {
+        "index.html",
+        "search.js",
+        "icl/errors.html",
+        "icl/parallel.html",
+        "icl/parallel/mesh.html",
+    }
     page = (tmp_path / "api/icl/parallel.html").read_text()
     assert "make_mesh" in page and f"icl {icl.__version__}" in page
     assert 'href="parallel/mesh.html"' in page  # a module that the package's __all__ does not name
@@ -95,17 +101,13 @@ def test_a_module_that_cannot_be_imported_is_named() -> None:
     assert problem.startswith("icl.no_such_module cannot be imported: ModuleNotFoundError")
 
 
-def test_the_python_of_the_landing_page_calls_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from icl.evaluation import runner
-    from icl.training import loop
-
-    train = mock.create_autospec(loop.train)
-    evaluate = mock.create_autospec(runner.evaluate)
-    monkeypatch.setattr("icl.training.train", train)
-    monkeypatch.setattr("icl.evaluation.runner.evaluate", evaluate)
-    monkeypatch.chdir(tmp_path)
+def test_the_python_of_the_landing_page_calls_what_there_is() -> None:
     (code,) = blocks(icl.__doc__ or "", "python")
-    exec(code.text, {})
+    with (
+        mock.patch("icl.training.train", autospec=True) as train,
+        mock.patch("icl.evaluation.runner.evaluate", autospec=True) as evaluate,
+    ):
+        exec(code.text, {})
     (run, workdir), _ = train.call_args
     (checkpoints, config, _), _ = evaluate.call_args
     assert (run.train.steps, [str(workdir)]) == (500, checkpoints)

@@ -1,4 +1,4 @@
-"""What is packed works without the repository: a wheel holds all that the code reads, a source archive all."""
+"""What is packed works without the repository: a wheel has all that the code reads, a source archive all."""
 
 import os
 import subprocess

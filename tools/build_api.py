@@ -4,8 +4,9 @@
     python -m tools.build_api --check
 
 A page for each module, those of the commands with their flags; DIR/index.html opens on what `icl` says of
-itself. Exit code 1, and nothing written, where a module cannot be imported or a public module, class, function
-or method says nothing. A method may leave that to its base class or to the protocol that its class implements.
+itself. Exit code 1, and nothing written, where a module cannot be imported, or a public module, class,
+function or method says nothing. A method may leave that to its base class, or to the protocol that its class
+implements.
 """
 
 import argparse

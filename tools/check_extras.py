@@ -2,8 +2,8 @@
 
     python tools/check_extras.py [--python 3.12] [--extras beam,harness] [--platform macos] [--lowest]
 
-Asks uv (pip install uv) for a set of releases that fit together; it reads metadata only, so nothing of any size
-is downloaded. A release counts where it has a wheel for that Python, but for a few that are published as pure
+Asks uv (pip install uv) for a set of releases that fit together; it reads metadata only, so nothing large is
+downloaded. A release counts where it has a wheel for that Python, but for a few that are published as pure
 Python source. Extras that people want at once are tried together as well. Prints a table, and why where there
 is no solution; exit code 1 then.
 """
@@ -31,9 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extras = list(project["optional-dependencies"])
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", default=",".join(supported_versions(project)), help="comma-separated")
-    parser.add_argument("--extras", help="comma-separated, each by itself; all, and some together, by default")
+    parser.add_argument(
+        "--extras", help="comma-separated, each by itself; all, and some together, by default"
+    )
     parser.add_argument("--platform", default=LINUX, help=f"as uv names it; {LINUX} by default")
-    parser.add_argument("--lowest", action="store_true", help="the oldest releases that pyproject.toml allows")
+    parser.add_argument(
+        "--lowest", action="store_true", help="the oldest releases that pyproject.toml allows"
+    )
     settings = parser.parse_args(arguments)
     unknown = sorted(set(filter(None, (settings.extras or "").split(","))) - {*extras})
     if unknown:
@@ -41,18 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     uv = find_uv()
     if not uv:
-        print("error: uv is not installed: expected it on PATH or as a package (pip install uv)", file=sys.stderr)
+        print(
+            "error: uv is not installed: expected it on PATH or as a package (pip install uv)",
+            file=sys.stderr,
+        )
         return 2
-    chosen = [(name,) for name in settings.extras.split(",")] if settings.extras else None
+    sets: list[tuple[str, ...]] = [(), *((name,) for name in extras), *TOGETHER]
+    if settings.extras:
+        sets = [(name,) for name in settings.extras.split(",")]
     failures = 0
     print("| extras | Python | packages | of which | s |\n|---|---|---|---|---|")
-    for names in chosen or [(), *((name,) for name in extras), *TOGETHER]:
+    for names in sets:
         for version in settings.python.split(","):
             start = time.monotonic()
             found, why = resolve(uv, names, version, settings.platform, settings.lowest)
             told = ", ".join(line for line in found if line.split("==")[0] in TOLD) or "no solution"
             label = ", ".join(names) or "(none)"
-            print(f"| {label} | {version} | {len(found)} | {told} | {time.monotonic() - start:.1f} |", flush=True)
+            print(
+                f"| {label} | {version} | {len(found)} | {told} | {time.monotonic() - start:.1f} |",
+                flush=True,
+            )
             if why:
                 failures += 1
                 reasons = "\n".join(why.splitlines()[:12])
