@@ -8,7 +8,7 @@ stand in blocks of bash, in `python ...` within text, and below the `#` that a g
 `...` in it is not whole and is passed over. Exit code 1 where something is wrong.
 
 `--run` takes a fresh copy of the tree and the blocks below `<!-- run -->`, or below
-`<!-- run: TrainConfig.steps = 4; EvalConfig.queries = 2 -->`, whose settings make training and evaluation
+`<!-- run: TrainConfig.steps = 60; EvalConfig.queries = 2 -->`, whose settings make training and evaluation
 short; `tools/readme_copy.py` says what files the copy holds besides.
 """
 

@@ -1,4 +1,4 @@
-"""Runs what the README shows, in a fresh copy of the tree with small files where its user would have large ones.
+"""Runs what the README shows, in a fresh copy of the tree with small files in place of a user's own.
 
 What the README says to save as a module, and to import, is saved and imported in the copy. Commands that make
 an environment are passed over: what runs this has one.
@@ -51,7 +51,7 @@ def run_readme(root: Path, keep: Path | None = None) -> int:
 
 
 def marked_commands(shown: Sequence[Block]) -> Iterator[tuple[str, ...]]:
-    """The commands of the blocks below `<!-- run -->` or `<!-- run: SETTING; SETTING -->`, shortened by those."""
+    """Commands of the blocks below `<!-- run -->`, or `<!-- run: SETTING; SETTING -->` with those bound."""
     for block in shown:
         mark, _, settings = block.comment.partition(":")
         if mark.strip() != "run":
