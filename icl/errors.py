@@ -153,3 +153,14 @@ def _describe(annotation: Any) -> str:
     if origin is not None and issubclass(origin, Mapping):
         return f"a dict from {_describe(args[0])} to {_describe(args[1])}"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 of a text. Raises InputError for a lone surrogate, which has none."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}); "
+            "expected Unicode text"
+        ) from error

@@ -13,7 +13,9 @@ from absl import flags
 from icl import app, host_flags
 from icl.errors import InputError
 
-_CHECKPOINT = flags.DEFINE_multi_string("checkpoint", [], "A run's folder, or one of its checkpoints/STEP.")
+_CHECKPOINT = flags.DEFINE_multi_string(
+    "checkpoint", [], "A run's folder, one of its checkpoints/STEP, or hf:DIR, a Hugging Face folder."
+)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder that results are written to.")
 _STEP = flags.DEFINE_integer("step", None, "Step of every checkpoint; the newest by default.")
 flags.adopt_module_key_flags(app)

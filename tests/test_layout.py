@@ -17,6 +17,7 @@ ALLOWED = {
     "parallel": {"errors"},
     "model": {"errors", "parallel"},
     "training": {"errors", "tasks", "data", "parallel", "model"},
+    "interop.huggingface": {"errors", "data", "model", "training"},
     "evaluation": {
         "errors",
         "tasks",
@@ -24,6 +25,7 @@ ALLOWED = {
         "model",
         "data.tokenizer",
         "data.keys",
+        "interop.huggingface",
         "training.checkpoints",
         "training.description",
     },
@@ -48,7 +50,7 @@ def name_of(path: Path) -> str:
 def violations(path: Path) -> list[str]:
     """Imports of a module that the layout does not allow."""
     name = name_of(path)
-    package = name.split(".")[1] if "." in name else ""
+    package = next((p for p in sorted(ALLOWED, key=len)[::-1] if f"{name}.".startswith(f"icl.{p}.")), "")
     found = []
     for imported in imports(path):
         top, _, inner = imported.partition(".")

@@ -61,6 +61,7 @@ def cases() -> list[Case]:
         *_tool_cases(),
         *_prepare_cases(),
         *_plan_cases(),
+        *_public_cases(),
     ]
 
 
@@ -369,6 +370,16 @@ def _tool_cases() -> Iterator[Case]:
     )
     too_many = (*tool, "--vocab_size", "1000000", "{box}/book.txt")
     yield Case("tokenizer: more tokens than the text has", too_many, "1000000", needs_run=True)
+
+
+def _public_cases() -> Iterator[Case]:
+    tool = ("icl.interop.huggingface", "import")
+    yield Case("import: no such folder", (*tool, "{box}/no", "--workdir", "{box}/new"), "does not exist")
+    yield Case("import: a run's folder", (*tool, "{box}/run", "--workdir", "{box}/new"), "config.json", True)
+    export = ("icl.interop.huggingface", "export", "{box}/run", "{box}/new")
+    yield Case("export: an unknown architecture", (*export, "--architecture", "opt"), "'opt'", True)
+    public = ("icl.eval", "--checkpoint", "hf:{box}", "--output_dir", "{box}/new")
+    yield Case("eval: a folder without config.json", public, "config.json", needs_run=True)
 
 
 def _host_cases() -> Iterator[Case]:

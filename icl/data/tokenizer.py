@@ -1,5 +1,6 @@
-"""Tokenizers: bytes, and SentencePiece made lossless. decode(encode(text)) == text for every string.
+"""Tokenizers: bytes, SentencePiece made lossless, and those of Hugging Face (a module of their own).
 
+Of the first two decode(encode(text)) == text for every string; of the last it is as its maker wanted it.
 SentencePiece writes a space as U+2581, so a real U+2581 in the text would come back as a space; it is
 escaped on the way in and out. A tokenizer's JSON holds its whole model: a checkpoint needs no other file.
 """
@@ -12,21 +13,28 @@ from typing import Any, Protocol
 
 import sentencepiece
 
+from icl.data.huggingface_tokenizer import HuggingFaceTokenizer
 from icl.data.keys import digest
-from icl.errors import InputError
+from icl.errors import InputError, utf8
 
-_ESCAPE = "\ue000"
-_SPACE_MARK = "\u2581"
+ESCAPE = "\ue000"
+SPACE_MARK = "\u2581"
 _PROBES = ("  two  spaces ", "a\n\tb\n", "ﬁ Å Ⅳ", "☃ \U0001f600\x00\x7f", "▁\ue000")
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back. The start token begins every segment and ends every document."""
+    """Text to token ids and back.
+
+    `start_id` begins every segment of a training row and ends every document. `prompt_start` is what stands
+    before a text that the model is asked to continue, perhaps nothing. `end_ids` end a generated text.
+    """
 
     kind: str
     vocab_size: int
     start_id: int
     pad_id: int
+    prompt_start: tuple[int, ...]
+    end_ids: tuple[int, ...]
 
     def __hash__(self) -> int: ...
 
@@ -41,6 +49,10 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; special tokens have none, and broken UTF-8 gives U+FFFD."""
+        ...
+
+    def continuation(self, ids: Iterable[int]) -> str:
+        """The text that token ids add to a text before them; as `decode`, and never loses a space there."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -62,19 +74,21 @@ class ByteTokenizer:
     vocab_size = 264
     start_id = 256
     pad_id = 257
+    prompt_start: tuple[int, ...] = (start_id,)
+    end_ids: tuple[int, ...] = (start_id,)
 
     @property
     def fingerprint(self) -> str:
         return digest("tokenizer", self.kind)
 
     def encode(self, text: str) -> list[int]:
-        try:
-            return list(text.encode())
-        except UnicodeEncodeError as error:
-            raise _surrogate(text, error) from error
+        return list(utf8(text))
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i for i in ids if 0 <= i < 256).decode(errors="replace")
+
+    def continuation(self, ids: Iterable[int]) -> str:
+        return self.decode(ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if 0 <= token_id < 256 else b""
@@ -94,7 +108,7 @@ class SentencePieceTokenizer:
         Raises:
           InputError: the bytes are no model, or the model changes text.
         """
-        self._model = model
+        self.model = model
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
@@ -107,6 +121,8 @@ class SentencePieceTokenizer:
             raise InputError(
                 f"{source}: has no start or no pad token; train one with tools/train_tokenizer.py"
             )
+        self.prompt_start: tuple[int, ...] = (self.start_id,)
+        self.end_ids: tuple[int, ...] = (self.start_id,)
         for probe in _PROBES:
             back = self.decode(self.encode(probe))
             if back != probe:
@@ -117,23 +133,23 @@ class SentencePieceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        return digest("tokenizer", self.kind, self._model)
+        return digest("tokenizer", self.kind, self.model)
 
     def encode(self, text: str) -> list[int]:
         text = escape(text)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise _surrogate(text, error) from error
+        utf8(text)
         ids: list[int] = self._processor.EncodeAsIds(text)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         special = (self.start_id, self.pad_id)
         text: str = self._processor.DecodeIds([int(i) for i in ids if i not in special])
-        if _ESCAPE in text:
-            text = text.replace(f"{_ESCAPE}1", _SPACE_MARK).replace(f"{_ESCAPE}0", _ESCAPE)
+        if ESCAPE in text:
+            text = text.replace(f"{ESCAPE}1", SPACE_MARK).replace(f"{ESCAPE}0", ESCAPE)
         return text
+
+    def continuation(self, ids: Iterable[int]) -> str:
+        return self.decode(ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         processor = self._processor
@@ -144,16 +160,16 @@ class SentencePieceTokenizer:
             return bytes([int(piece[3:-1], 16)])
         if processor.IsUnknown(token_id):  # decoded as a mark that stands for no text in particular
             piece = processor.DecodeIds([token_id])
-        return piece.replace(_SPACE_MARK, " ").encode()
+        return piece.replace(SPACE_MARK, " ").encode()
 
     def to_json(self) -> dict[str, str]:
-        return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+        return {"kind": self.kind, "model": base64.b64encode(self.model).decode()}
 
 
 def escape(text: str) -> str:
     """Text without U+2581, as SentencePiece models read it here."""
-    if _ESCAPE in text or _SPACE_MARK in text:
-        return text.replace(_ESCAPE, f"{_ESCAPE}0").replace(_SPACE_MARK, f"{_ESCAPE}1")
+    if ESCAPE in text or SPACE_MARK in text:
+        return text.replace(ESCAPE, f"{ESCAPE}0").replace(SPACE_MARK, f"{ESCAPE}1")
     return text
 
 
@@ -184,17 +200,14 @@ def tokenizer_from_json(description: Mapping[str, Any]) -> Tokenizer:
     kind = description.get("kind")
     if kind == ByteTokenizer.kind:
         return ByteTokenizer()
+    if kind == HuggingFaceTokenizer.kind:
+        return HuggingFaceTokenizer.from_json(description)
     if kind != SentencePieceTokenizer.kind:
-        raise InputError(f"tokenizer description: kind {kind!r}, expected 'bytes' or 'sentencepiece'")
+        raise InputError(
+            f"tokenizer description: kind {kind!r}, expected 'bytes', 'sentencepiece' or 'huggingface'"
+        )
     try:
         model = base64.b64decode(description["model"], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise InputError("tokenizer description: no SentencePiece model in base64 under 'model'") from error
     return SentencePieceTokenizer(model, "tokenizer description")
-
-
-def _surrogate(text: str, error: UnicodeEncodeError) -> InputError:
-    return InputError(
-        f"text holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}); "
-        "expected Unicode text"
-    )

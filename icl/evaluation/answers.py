@@ -54,7 +54,7 @@ def make_record(
     if is_sample:
         said |= {
             "prompt": prompt,
-            "pieces": tuple(tokenizer.decode([token]) for token in scored.tokens),
+            "pieces": tuple(tokenizer.continuation([token]) for token in scored.tokens),
             "piece_log_likelihoods": tuple(rounded(value) for value in scored.log_likelihoods),
         }
     return Record(
@@ -74,7 +74,7 @@ def make_record(
         template=trial.format,
         order=trial.order,
         prompt_sha256=prompt_hash(prompt),
-        prompt_tokens=1 + len(tokenizer.encode(prompt)),
+        prompt_tokens=len(encode(tokenizer, prompt, gold, template.delimiter).prompt),
         lost=trial.lost,
         input=example.input,
         gold=gold,
@@ -96,7 +96,8 @@ def make_record(
 def _own_tokens(tokenizer: Tokenizer, prompt: str, gold: str, delimiter: str) -> int:
     """How many of the scored tokens are the answer's own, without the delimiter; one at least."""
     tokens = encode(tokenizer, prompt, gold, delimiter)
-    without = [tokenizer.start_id, *tokenizer.encode(prompt + gold)]
+    start = tokens.full[: len(tokens.full) - len(tokenizer.encode(prompt + gold + delimiter))]
+    without = start + tokenizer.encode(prompt + gold)
     return max(1, common_prefix(tokens.full, without) - tokens.gold_start)
 
 

@@ -121,7 +121,7 @@ class Trial:
     def shared_prefix(self, tokenizer: Tokenizer) -> list[int]:
         """Tokens of instruction and all demonstrations: prompts for all K begin with parts of it."""
         text = prefix_text(self.template, self.instruction, self.shown(self.settings.ks[-1]))
-        return [tokenizer.start_id, *tokenizer.encode(text)]
+        return [*tokenizer.prompt_start, *tokenizer.encode(text)] or [tokenizer.start_id]
 
     def query_seen(self, k: int) -> bool:
         """Whether the query stands among its demonstrations."""
@@ -189,6 +189,11 @@ def make_plan(
       InputError: a task is unknown, has no queries or fewer examples than the largest K.
     """
     tasks = {task.name: task for task in select_tasks(config.tasks, families)}
+    if not tasks:
+        raise InputError(
+            "EvalConfig.tasks: there are none, as a public model brings none of its own: expected some by "
+            "settings, for instance FileTasks.glob = 'my_tasks/*.jsonl' or --gin_file gin/eval/gpt3_all.gin"
+        )
     _check_patterns(config, tasks)
     settings = {name: config.of(name) for name in tasks}
     trials = {

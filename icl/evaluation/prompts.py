@@ -1,8 +1,8 @@
 """A prompt: instruction, demonstrations in list order, query; as text, as tokens, and cut to the context.
 
-The text is encoded once, as one string, after the start token. The gold answer is what encoding the prompt
-with answer and delimiter has beyond the prefix that both share, so no token is lost where a tokenizer
-merges across the seam.
+The text is encoded once, as one string, after what the tokenizer puts before a text. The gold answer is what
+encoding the prompt with answer and delimiter has beyond the prefix that both share, so no token is lost where
+a tokenizer merges across the seam.
 """
 
 import bisect
@@ -17,7 +17,7 @@ from icl.tasks.task import Example, Template
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tokens:
-    """A prompt as tokens, the start token first.
+    """A prompt as tokens, what the tokenizer puts before a text first.
 
     `full` is prompt, gold answer and delimiter; `prompt` the prompt alone, from which the model goes on.
     `gold_start` is where the gold answer begins in `full`: the length of the prefix that both share.
@@ -61,10 +61,8 @@ def prompt_hash(text: str) -> str:
 
 def encode(tokenizer: Tokenizer, prompt: str, completion: str, delimiter: str) -> Tokens:
     """Tokens of a prompt and of the answer that should follow it."""
-    start = [tokenizer.start_id]
-    prompt_ids = start + tokenizer.encode(prompt)
-    full = start + tokenizer.encode(prompt + completion + delimiter)
-    return Tokens(prompt_ids, full, min(common_prefix(prompt_ids, full), len(full) - 1))
+    full = tokenizer.encode(prompt + completion + delimiter)
+    return _tokens(tokenizer, prompt, tokenizer.encode(prompt), full)
 
 
 def encode_option(tokenizer: Tokenizer, prompt: str, completion: str, ending: str) -> Tokens:
@@ -72,11 +70,22 @@ def encode_option(tokenizer: Tokenizer, prompt: str, completion: str, ending: st
 
     What is scored, from `gold_start` on, is the option, or its `ending` where it has one.
     """
-    start = [tokenizer.start_id]
-    prompt_ids = start + tokenizer.encode(prompt)
-    full = start + tokenizer.encode(prompt + completion)
-    before = start + tokenizer.encode(prompt + completion.removesuffix(ending)) if ending else prompt_ids
-    return Tokens(prompt_ids, full, min(common_prefix(before, full), len(full) - 1))
+    full = tokenizer.encode(prompt + completion)
+    before = tokenizer.encode(prompt + completion.removesuffix(ending) if ending else prompt)
+    return _tokens(tokenizer, prompt, before, full)
+
+
+def _tokens(tokenizer: Tokenizer, prompt: str, before: list[int], full: list[int]) -> Tokens:
+    """What a tokenizer puts before a text, then prompt and full text; scored is what comes after `before`.
+
+    A text of which all is scored is asked after the start token, where nothing stands before a text.
+    """
+    start = list(tokenizer.prompt_start)
+    prompt_ids = tokenizer.encode(prompt)
+    if not start and not (prompt_ids and common_prefix(before, full)):
+        start = [tokenizer.start_id]
+    scored_from = len(start) + min(common_prefix(before, full), len(full) - 1)
+    return Tokens(start + prompt_ids, start + full, scored_from)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

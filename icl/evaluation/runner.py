@@ -41,7 +41,6 @@ from icl.parallel.hosts import from_first
 from icl.parallel.speed import peak_flops
 from icl.tasks.registry import build_tasks, rebuild
 from icl.tasks.task import Task
-from icl.training.checkpoints import restore_params
 
 MANIFEST = "evaluation.json"
 RESULTS = "results.jsonl"
@@ -341,7 +340,7 @@ def _asked(
         model.check_mesh(description.model, partitioner)
         axes, shapes = model.logical_axes(description.model), model.abstract_params(description.model)
         shardings = partitioner.tree_shardings(axes, shapes)
-    params, _ = restore_params(assignment.subject.folder, description.step, shardings)
+    params = assignment.subject.restore(shardings)
     pad_id = assignment.tokenizer.pad_id
     scorer = Scorer(description.model, params, config.batch_rows, pad_id, partitioner)
     for shard in shards:
@@ -353,7 +352,7 @@ def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: "tq
     tokenizer, trials = assignment.tokenizer, shard.trials
     task, settings = trials[0].task, trials[0].settings
     decoding = Decoding(
-        tokenizer.start_id,
+        tokenizer.end_ids[0],
         settings.beam_width,
         settings.length_penalty,
         settings.length_rule,

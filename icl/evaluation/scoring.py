@@ -44,7 +44,7 @@ _CERTAIN = 1e9
 class Decoding:
     """How text is generated: greedily, by beam search, or sampled (`icl.model.decoding`).
 
-    `end_id` ends a text from any state of the stop automaton: the tokenizer's start token.
+    `end_id` fills what follows the end of a text: one of the tokenizer's that end one.
     """
 
     end_id: int
@@ -88,9 +88,8 @@ class Answer:
 def answer_text(tokenizer: Tokenizer, generated: Sequence[int], budget: int, delimiter: str) -> str:
     """The generated answer as text: within its budget, and up to the delimiter."""
     kept = list(generated[:budget])
-    if tokenizer.start_id in kept:
-        kept = kept[: kept.index(tokenizer.start_id)]
-    return tokenizer.decode(kept).split(delimiter, 1)[0]
+    ends = [number for number, token in enumerate(kept) if token in tokenizer.end_ids]
+    return tokenizer.continuation(kept[: ends[0]] if ends else kept).split(delimiter, 1)[0]
 
 
 class Scorer:

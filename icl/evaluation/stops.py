@@ -21,12 +21,12 @@ def stop_transitions(tokenizer: Tokenizer, text: str, vocab_size: int | None = N
     """The automaton that stops after `text` as a table.
 
     A state is how many bytes of the stop text the generated text ends with; state 0 is the start. The last
-    state is that of a text which has stopped, and is never left. The start token, which ends a document,
-    leads there from every state; other special tokens add nothing.
+    state is that of a text which has stopped, and is never left. The tokens that end a text lead there from
+    every state; other special tokens add nothing.
 
     Args:
       tokenizer: Whose tokens are read; kept alive, as the table is cached for it.
-      text: The stop text; an empty one leaves the start token alone to stop.
+      text: The stop text; an empty one leaves those tokens alone to stop.
       vocab_size: The model's, where it is larger than the tokenizer's: tokens beyond have no text.
 
     Returns:
@@ -41,7 +41,7 @@ def stop_transitions(tokenizer: Tokenizer, text: str, vocab_size: int | None = N
     for at in range(tokens_VL.shape[1]):
         reads = lengths_V > at
         states_SV[:, reads] = steps_SX[states_SV[:, reads], tokens_VL[None, reads, at]]
-    states_SV[:, tokenizer.start_id] = stopped
+    states_SV[:, list(tokenizer.end_ids)] = stopped
     beyond = max(0, (vocab_size or 0) - states_SV.shape[1])
     unread = np.repeat(np.arange(stopped + 1, dtype=np.int32)[:, None], beyond, axis=1)
     states_SV = np.concatenate([states_SV, unread], axis=1)

@@ -1,23 +1,29 @@
 """The checkpoints of an evaluation: where they are, what they say of themselves, and short names for them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from icl.data.keys import digest
 from icl.errors import InputError
 from icl.evaluation.results import Source
-from icl.training.checkpoints import FOLDER, find_checkpoint, read_description
+from icl.interop.huggingface import is_folder_path, open_folder
+from icl.training.checkpoints import FOLDER, find_checkpoint, read_description, restore_params
 from icl.training.description import Description
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A checkpoint to evaluate, named by the shortest part of its path that tells it from the others."""
+    """A checkpoint to evaluate, named by the shortest part of its path that tells it from the others.
+
+    `restore` reads its parameters, given a tree of shardings or None for the first device.
+    """
 
     label: str
     folder: Path
     description: Description
+    restore: Callable[[Any], Any]
 
     @property
     def source(self) -> Source:
@@ -33,23 +39,46 @@ class Subject:
         return digest(str(self.description.model), *of_params)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A checkpoint at a path: the folder that names it, and what it says of itself."""
+
+    folder: Path
+    description: Description
+    restore: Callable[[Any], Any]
+
+    @property
+    def run(self) -> Path:
+        """The folder that a reader knows it by."""
+        return (self.folder.parent if self.folder.name == FOLDER else self.folder).absolute()
+
+
 def find_subjects(checkpoints: Sequence[str | Path], step: int | None = None) -> list[Subject]:
-    """The checkpoints that paths name, each with a label of its own.
+    """The checkpoints that paths name, each with a label of its own; `hf:DIR` is a Hugging Face folder.
 
     Raises:
       InputError: there is none at a path, or two paths name the same.
     """
-    found = [find_checkpoint(path, step) for path in checkpoints]
-    if len(set(found)) < len(found):
+    found = [_find(path, step) for path in checkpoints]
+    places = {(each.folder.absolute(), each.description.step) for each in found}
+    if len(places) < len(found):
         raise InputError(f"--checkpoint: {', '.join(map(str, checkpoints))}: expected each checkpoint once")
-    runs = [(folder.parent if folder.name == FOLDER else folder).absolute() for folder, _ in found]
-    labels = _labels(runs)
+    labels = _labels([each.run for each in found])
     if len(set(labels)) < len(labels):
-        labels = [f"{label}@{number}" for label, (_, number) in zip(labels, found, strict=True)]
+        labels = [f"{label}@{each.description.step}" for label, each in zip(labels, found, strict=True)]
     return [
-        Subject(label, folder, read_description(folder, number))
-        for label, (folder, number) in zip(labels, found, strict=True)
+        Subject(label, each.folder, each.description, each.restore)
+        for label, each in zip(labels, found, strict=True)
     ]
+
+
+def _find(path: str | Path, step: int | None) -> _Found:
+    if is_folder_path(path):
+        public = open_folder(path)
+        return _Found(public.path, public.description(), public.restore)
+    folder, number = find_checkpoint(path, step)
+    description = read_description(folder, number)
+    return _Found(folder, description, lambda shardings: restore_params(folder, number, shardings)[0])
 
 
 def _labels(runs: Sequence[Path]) -> list[str]:

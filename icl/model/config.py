@@ -15,10 +15,12 @@ class ModelConfig:
 
     Sizes count elements. `vocab_size` 0 takes the tokenizer's. `head_dim` 0 is embed_dim / num_heads;
     `num_kv_heads` 0 is num_heads; `mlp_dim` 0 is 4 x embed_dim. `layer_pattern` is repeated over the
-    layers; a `banded` layer sees the last `band_width` positions only (GPT-3, section 2.1). `conv_width`
-    is the width of the causal depthwise convolution on Q, K and V (Primer, arXiv 2109.08668); 0 leaves it
-    out. `init_std` is that of the kernels, 0 for 1 / sqrt(inputs). `attention` auto is `splash` on a TPU,
-    `cudnn` on a GPU in bfloat16, `blocked` on a CPU, and `reference` where none of them can be.
+    layers; a `banded` layer sees the last `band_width` positions only (GPT-3, section 2.1). `rotary_scaling`
+    slows rotations down for contexts longer than those first trained on, as Llama 3.1 does: (factor, low and
+    high frequency factor, first context). `conv_width` is the width of the causal depthwise convolution on Q,
+    K and V (Primer, arXiv 2109.08668); 0 leaves it out. `init_std` is that of the kernels, 0 for
+    1 / sqrt(inputs). `attention` auto is `splash` on a TPU, `cudnn` on a GPU in bfloat16, `blocked` on a CPU,
+    and `reference` where none of them can be.
     Parameters are float32; `compute_dtype` is that of the matmuls.
     """
 
@@ -36,6 +38,7 @@ class ModelConfig:
     positions: Literal["learned", "rotary"] = "learned"
     rotary_base: float = 10_000.0
     rotary_fraction: float = 1.0
+    rotary_scaling: tuple[float, ...] = ()
     activation: Literal["gelu_tanh", "gelu_erf", "relu2", "swiglu"] = "gelu_tanh"
     qkv_bias: bool = True
     attention_out_bias: bool = True
@@ -64,6 +67,8 @@ class ModelConfig:
             self._refuse("num_kv_heads", f"a divisor of num_heads = {self.num_heads}")
         if self.positions == "rotary" and self.rotary_dim < 2:
             self._refuse("rotary_fraction", f"at least two of the {self.size_per_head} dimensions of a head")
+        if self.rotary_scaling:
+            self._check_scaling()
         if not self.layer_pattern or set(self.layer_pattern) - {"dense", "banded"}:
             self._refuse("layer_pattern", "a tuple of 'dense' and 'banded'")
         if self.num_layers % len(self.layer_pattern):
@@ -89,6 +94,14 @@ class ModelConfig:
                 self._refuse(name, "0 or a positive, finite number")
         if not 0 < self.rotary_fraction <= 1:
             self._refuse("rotary_fraction", "more than 0 and at most 1")
+
+    def _check_scaling(self) -> None:
+        expected = "(factor >= 1, low < high frequency factor, context), all positive"
+        if len(self.rotary_scaling) != 4 or min(self.rotary_scaling) <= 0:
+            self._refuse("rotary_scaling", expected)
+        factor, low, high, _ = self.rotary_scaling
+        if factor < 1 or low >= high or self.positions != "rotary":
+            self._refuse("rotary_scaling", f"{expected}, with rotary positions")
 
     def _refuse(self, field: str, expected: str) -> NoReturn:
         raise InputError(f"ModelConfig.{field} = {getattr(self, field)!r}: expected {expected}")

@@ -197,10 +197,23 @@ def rotary_angles(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Arr
     """Cosines and sines [batch, length, 1, rotary_dim / 2] (Su et al. 2021, section 3.2)."""
     exponents_R = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
     frequencies_R = config.rotary_base**-exponents_R
+    if config.rotary_scaling:
+        frequencies_R = _stretched(frequencies_R, *config.rotary_scaling)
     angles = positions_BT.astype(jnp.float32)[:, :, None, None] * frequencies_R[None, None, None]
     # Kept apart from what reads them, or every layer would compute them again, forward and backward.
     cos, sin = jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
     return cos, sin
+
+
+def _stretched(frequencies_R: jax.Array, factor: float, low: float, high: float, context: float) -> jax.Array:
+    """Slower rotations for longer contexts, as of Llama 3.1.
+
+    Those that turn less than `low` times in a context become `factor` times slower, those that turn more than
+    `high` times stay, and between the two the one goes over into the other.
+    """
+    turns_R = context * frequencies_R / (2 * jnp.pi)
+    kept_R = jnp.clip((turns_R - low) / (high - low), 0, 1)
+    return kept_R * frequencies_R + (1 - kept_R) * frequencies_R / factor
 
 
 def rotate(x_BTHK: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -10,18 +10,20 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint import checkpoint_managers as policies
 
 from icl import model
 from icl.errors import InputError
-from icl.training.checksums import array_name, describe_arrays, type_of, verify_arrays
+from icl.training.checksums import PartwiseChecksum, array_name, describe_arrays, type_of, verify_arrays
 from icl.training.description import Description
 from icl.training.step import TrainState
 
@@ -55,6 +57,8 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, in
     if not steps:
         runs = sorted(found.parent.name for found in path.glob(f"*/{FOLDER}"))
         hint = f", perhaps {', '.join(runs)} in it" if runs else ""
+        if (path / "config.json").exists():
+            hint = f", or hf:{path} for a Hugging Face folder"
         raise InputError(f"checkpoint {path}: holds no checkpoint; {expected}{hint}")
     if step is not None and step not in steps:
         raise InputError(f"checkpoint {folder}: there is no step {step}; expected one of {steps}")
@@ -91,6 +95,63 @@ def restore_params(
     if shardings is None:
         shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), target)
     return _restore_item(folder, step, PARAMS, abstract(target, shardings), description), description
+
+
+def read_slices(path: str | Path, step: int, name: str) -> Iterator[tuple[int, Any]]:
+    """One parameter of a checkpoint in parts along its first axis, as they are stored; verified at the end.
+
+    Args:
+      path: As for `find_checkpoint`.
+      step: Which step.
+      name: A path in the tree of parameters, as layers/mlp/up/kernel.
+
+    Yields:
+      Where the part begins on the first axis, and the part.
+
+    Raises:
+      InputError: the array is missing or damaged.
+    """
+    folder, step = find_checkpoint(path, step)
+    where, description = _where(folder, step), read_description(folder, step)
+    files = folder / str(step) / PARAMS / name.replace("/", ".")
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{files}/"}}
+    array = _read(where, PARAMS, lambda: tensorstore.open(spec, open=True).result(), [name])
+    checksum = PartwiseChecksum(jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype))
+    step_of = array.chunk_layout.read_chunk.shape[0] if array.rank else 1
+    for start in range(0, array.shape[0], step_of):
+        part = _read(where, PARAMS, array[start : start + step_of].read().result, [name])
+        checksum.add(start, part)
+        yield start, part
+    if (expected := description.checksums.get(f"{PARAMS}/{name}")) != checksum.text:
+        raise InputError(
+            f"{where}: array {PARAMS}/{name} is damaged: expected {expected}, found {checksum.text}"
+        )
+
+
+def save_params(workdir: Path, params: Any, description: Description) -> None:
+    """Writes a checkpoint of parameters alone, from NumPy arrays that may lie in files; each layer by itself.
+
+    `description` names the step and the checksums. Errors are those of the disk.
+    """
+    logging.getLogger("absl").addFilter(_is_news)
+    handler = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=False,
+        use_zarr3=False,
+        type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+            (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
+        ),
+    )
+    by_layer = jax.tree.map(lambda leaf: ocp.SaveArgs(shard_axes=(0,) if leaf.ndim > 1 else ()), params)
+    with ocp.CheckpointManager(
+        workdir.absolute() / FOLDER,
+        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+        item_handlers={PARAMS: handler, DESCRIPTION: ocp.JsonCheckpointHandler()},
+    ) as manager:
+        items = {
+            PARAMS: ocp.args.PyTreeSave(params, save_args=by_layer),
+            DESCRIPTION: ocp.args.JsonSave(description.to_json()),
+        }
+        manager.save(description.step, args=ocp.args.Composite(**items))
 
 
 class Checkpoints:

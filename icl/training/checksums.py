@@ -6,7 +6,7 @@ trade places are caught but for one chance in 2^64, and it is the same under eve
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,11 +22,35 @@ def describe_arrays(tree: Any, prefix: str) -> dict[str, str]:
     """Array name -> "float32[4,16]:0123456789abcdef": type, shape and checksum of each array of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     # One small program a shape, not one for the tree: moments have the shapes of parameters.
-    sums = jax.device_get([_checksum(leaf) for _, leaf in leaves])
+    sums = jax.device_get([_checksum(leaf, np.uint32(0)) for _, leaf in leaves])
     return {
-        array_name(prefix, path): f"{type_of(leaf)}:{int(low):08x}{int(high):08x}"
-        for (path, leaf), (low, high) in zip(leaves, sums, strict=True)
+        array_name(prefix, path): f"{type_of(leaf)}:{_digits(found)}"
+        for (path, leaf), found in zip(leaves, sums, strict=True)
     }
+
+
+class PartwiseChecksum:
+    """What `describe_arrays` says of an array, from slices of its first axis in any order."""
+
+    def __init__(self, leaf: Any) -> None:
+        """`leaf` has the type and the shape of the whole array."""
+        self._leaf = leaf
+        self._sums = [0, 0]
+
+    def add(self, start: int, part: Any) -> None:
+        """Takes a part into account that begins at an index of the first axis."""
+        elements = start * math.prod(self._leaf.shape[1:])
+        found = jax.device_get(_checksum(jnp.asarray(part), np.uint32(elements % 2**32)))
+        self._sums = [(total + int(more)) % 2**32 for total, more in zip(self._sums, found, strict=True)]
+
+    @property
+    def text(self) -> str:
+        """Type, shape and checksum of the parts so far."""
+        return f"{type_of(self._leaf)}:{_digits(self._sums)}"
+
+
+def _digits(sums: Sequence[Any]) -> str:
+    return "".join(f"{int(each):08x}" for each in sums)
 
 
 def verify_arrays(tree: Any, prefix: str, described: Mapping[str, str], where: str) -> None:
@@ -49,9 +73,10 @@ def type_of(leaf: Any) -> str:
 
 
 @jax.jit
-def _checksum(x: jax.Array) -> tuple[jax.Array, ...]:
+def _checksum(x: jax.Array, first: Any) -> tuple[jax.Array, ...]:
+    """Of an array whose first element is number `first` of all."""
     bits = _bits(x)
-    positions = _positions(bits.shape)
+    positions = _positions(bits.shape) + first * np.uint32(bits.size // max(1, x.size))
     return tuple(jnp.sum(_mix(bits ^ (positions * seed + (seed >> 7))), dtype=jnp.uint32) for seed in _SEEDS)
 
 

@@ -181,6 +181,7 @@ def test_a_branch_whose_positions_are_off_by_one_is_noticed(
     name: str, by: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Angles or learned positions of what follows a cut; what is seen stays right."""
+    alone(name, TREE)  # the reference is compiled as it is, before the mutation
     angles, embed = block.rotary_angles, cache.embed
     monkeypatch.setattr(block, "rotary_angles", lambda config, p_BT: angles(config, p_BT + by * (p_BT > 8)))
     monkeypatch.setattr(
