@@ -36,6 +36,18 @@ evaluate(["runs/mine"], evaluation.config, Path("runs/mine/eval"))
 Settings are frozen dataclasses, so gin is not needed: `icl.training.config.RunConfig` holds those of a run,
 `icl.evaluation.config.EvalConfig` those of an evaluation. What is wrong raises `icl.errors.InputError`.
 
+## Weights of other software
+
+```bash
+python -m icl.eval --checkpoint hf:pythia-70m --output_dir runs/pythia \\
+    --gin_file eval/k_curve.gin
+python -m icl.interop.huggingface import pythia-70m --workdir runs/pythia-70m
+python -m icl.interop.huggingface export runs/mine mine_hf
+```
+
+`hf:` before a path takes a Hugging Face folder (GPT-2, GPT-NeoX and Llama shapes) where a run's folder is
+expected; see `icl.interop`.
+
 ## Where things are
 
 | package | holds |

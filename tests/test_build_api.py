@@ -14,12 +14,14 @@ from tools.readme_commands import blocks
 REPOSITORY = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_and_every_public_name_says_what_it_is_for() -> None:
     names = build_api.public_modules(["icl"])
     assert len(names) > 100
     assert build_api.check([name for name in names if name not in build_api.COMMANDS]) == []
 
 
+@pytest.mark.slow
 def test_pages_are_built_with_an_index_to_search_those_of_commands_with_their_flags(tmp_path: Path) -> None:
     modules = "icl.errors,icl.parallel,icl.train,icl.plan"
     command = [

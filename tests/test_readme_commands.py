@@ -46,9 +46,9 @@ WRONG = [
     ("python tools/train_tokenizer.py --output x --vocab_size many books", "invalid int value: 'many'"),
     ("python -m tools.benchmark_train --round 6 --shapes 0.8m --deep", "unrecognized arguments: --deep"),
     ("python tools/kill_tset.py --gin_file gin/runs/smoke.gin", "tools/kill_tset.py does not exist"),
-    ("python -m tools.kill_tset --gin_file gin/runs/smoke.gin", "no module tools.kill_tset"),
-    ("python -m tools.readme_commands", "does not read its arguments with argparse"),
-    ("python -m icl.interop.no_such", "no module icl.interop.no_such"),
+    ("python -m tools.kill_tset --gin_file gin/runs/smoke.gin", "No module named 'tools.kill_tset'"),
+    ("python -m tools.readme_commands", "tools.readme_commands is no command"),
+    ("python -m icl.interop.no_such", "No module named 'icl.interop.no_such'"),
     ("bash tools/quickstart.sh --work DIR", "tools/quickstart.sh has no --work"),
     ("pip install -e '.[plan,tup]'", "no extra 'tup'"),
     ("pyton -m icl.train", "a command that cannot be checked"),
@@ -67,8 +67,12 @@ def test_each_command_that_is_wrong_is_named_with_its_line_and_what_is_wrong() -
 
 def test_a_command_that_is_not_whole_is_passed_over_and_one_in_text_is_not() -> None:
     page = "As `python tools/kill_tset.py` shows:\n\n```bash\npython -m icl.train --workdir DIR ...\n```\n"
-    (found,) = problems(list(commands_of(page, "PAGE.md")))
-    assert found.startswith("PAGE.md, line 1: tools/kill_tset.py does not exist")
+    page += (
+        "`python -m icl.train` and `python tools/kill_test.py` are names; `python -m icl.no.such` is none.\n"
+    )
+    first, second = problems(list(commands_of(page, "PAGE.md")))
+    assert first.startswith("PAGE.md, line 1: tools/kill_tset.py does not exist")
+    assert second.startswith("PAGE.md, line 6: No module named 'icl.no'")
 
 
 def test_families_of_a_page_are_known_to_gin_only_while_it_is_checked() -> None:

@@ -57,12 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def public_modules(roots: Sequence[str]) -> list[str]:
-    """The modules to document: the roots and all below them.
+    """The modules to document: the roots and all below them, those with a leading underscore left out.
 
     Raises:
       InputError: a root is no module of the package.
     """
     every = ["icl", *(module.name for module in pkgutil.walk_packages(icl.__path__, "icl."))]
+    every = [name for name in every if not name.rpartition(".")[2].startswith("_")]
     for root in roots:
         if root not in every:
             raise InputError(f"--modules {root}: expected modules of the package, such as icl.tasks")

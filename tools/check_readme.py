@@ -16,14 +16,14 @@ import argparse
 import contextlib
 import glob
 import importlib
-import importlib.util
 import json
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -39,7 +39,7 @@ from tools.readme_copy import run_readme
 ROOT = Path(__file__).resolve().parents[1]
 BINARIES = ("icl.train", "icl.eval", "icl.plan")
 FOLDERS = ("docs/", "experiments/", "gin/", "icl/", "tests/", "tools/")
-HARMLESS = ("cd", "git", "source")
+HARMLESS = ("cd", "git", "huggingface-cli", "source")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,21 +94,25 @@ def problems(commands: Sequence[Command]) -> list[str]:
     found = []
     parsed = _parse_flags(commands)
     for command in commands:
-        problem = _missing_file(command.words) or _problem(command.words, parsed)
+        problem = _missing_file(command.words) or _problem(command, parsed)
         if problem:
             found.append(f"{command.where}: {problem}: {shlex.join(command.words)}")
     return found
 
 
-def _problem(words: tuple[str, ...], parsed: Mapping[tuple[str, ...], Any]) -> str:
-    match words:
-        case ("python", "-m", module, *arguments) if module in BINARIES:
-            flags = parsed[words]
-            return flags if isinstance(flags, str) else _settings_problem(module, flags, bool(arguments))
-        case ("python", "-m", module, *arguments) if module.startswith("tools."):
+def _problem(command: Command, parsed: Mapping[tuple[str, ...], Any]) -> str:
+    match command.words:
+        case ("python", "-m", module) if command.is_name:
+            return _missing_module(module)
+        case ("python", _) if command.is_name:
+            return ""
+        case ("python", "-m", module, *_) if module in BINARIES:
+            flags = parsed[command.words]
+            return flags if isinstance(flags, str) else _settings_problem(module, flags)
+        case ("python", "-m", "pytest", *_):
+            return ""
+        case ("python", "-m", module, *arguments):
             return _tool_problem(module, arguments)
-        case ("python", "-m", module, *_) if module.startswith("icl."):
-            return "" if importlib.util.find_spec(module) else f"no module {module}"
         case ("python", script, *arguments) if re.fullmatch(r"tools/\w+\.py", script):
             return _tool_problem(f"tools.{Path(script).stem}", arguments)
         case ("bash", script, *arguments):
@@ -120,6 +124,13 @@ def _problem(words: tuple[str, ...], parsed: Mapping[tuple[str, ...], Any]) -> s
         case (first, *_) if first in HARMLESS:
             return ""
     return "a command that cannot be checked"
+
+
+def _missing_module(name: str) -> str:
+    try:
+        return "" if find_spec(name) else f"no module {name}"
+    except ModuleNotFoundError as error:  # what it should be in
+        return str(error)
 
 
 def _missing_file(words: Sequence[str]) -> str:
@@ -169,10 +180,8 @@ def _parse_flags(commands: Sequence[Command]) -> dict[tuple[str, ...], Any]:
     return found
 
 
-def _settings_problem(binary: str, flags: Mapping[str, Any], is_whole: bool) -> str:
-    """What the settings say that the flags name; the name of a command alone has none."""
-    if not is_whole:
-        return ""
+def _settings_problem(binary: str, flags: Mapping[str, Any]) -> str:
+    """What is wrong with the settings that flags name."""
     try:
         if binary == "icl.eval":
             config.load_eval(flags["gin_file"], flags["gin_bindings"])
@@ -193,33 +202,42 @@ class _ParsedError(Exception):
 
 
 def _tool_problem(module: str, arguments: Sequence[str]) -> str:
-    """What a tool that reads its arguments with argparse says of them."""
-    if not importlib.util.find_spec(module):
-        return f"no module {module}"
-    tool = importlib.import_module(module)
-    if "argparse" not in vars(tool):  # its main would do what it is for
-        return f"{module} does not read its arguments with argparse"
-    parse = argparse.ArgumentParser.parse_intermixed_args
-
-    def stop(parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
-        parse(parser, *given)
-        raise _ParsedError
+    """What a command that reads its arguments with argparse says of them."""
+    try:
+        tool = importlib.import_module(module)
+        if hasattr(tool, "__path__"):
+            tool = importlib.import_module(f"{module}.__main__")
+    except ModuleNotFoundError as error:
+        return str(error)
+    main: Callable[[], object] | None = getattr(tool, "main", None)
+    if not main:
+        return f"{module} is no command"
+    if "argparse" not in vars(sys.modules[main.__module__]):
+        return ""  # it hands its arguments on, and would do what it is for
 
     def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         del parser
         raise _ParsedError(message)
 
-    with (
-        mock.patch.object(sys, "argv", [module, *arguments]),
-        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
-        mock.patch.object(argparse.ArgumentParser, "parse_intermixed_args", stop),
-        mock.patch.object(argparse.ArgumentParser, "error", refuse),
-    ):
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(sys, "argv", [module, *arguments]))
+        patches.enter_context(mock.patch.object(argparse.ArgumentParser, "error", refuse))
+        for name in ("parse_args", "parse_intermixed_args"):
+            parse = _then_stop(getattr(argparse.ArgumentParser, name))
+            patches.enter_context(mock.patch.object(argparse.ArgumentParser, name, parse))
         try:
-            tool.main()
+            main()
         except _ParsedError as error:
             return str(error)
     return f"{module} has read no arguments"
+
+
+def _then_stop(parse: Callable[..., object]) -> Callable[..., NoReturn]:
+    def stop(*given: object, **named: object) -> NoReturn:
+        parse(*given, **named)
+        raise _ParsedError
+
+    return stop
 
 
 def _extras_problem(arguments: Sequence[str]) -> str:

@@ -15,10 +15,11 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command as the shell would split it, and where it stands."""
+    """A command as the shell would split it, where it stands, and whether text only speaks of it."""
 
     words: tuple[str, ...]
     where: str
+    is_name: bool = False
 
 
 def blocks(text: str, language: str) -> list[Block]:
@@ -29,15 +30,16 @@ def blocks(text: str, language: str) -> list[Block]:
 
 def commands_of(text: str, name: str) -> Iterator[Command]:
     """The whole commands of a page."""
-    shown: list[tuple[str, int]] = []
+    shown: list[tuple[str, int, bool]] = []
     for block in blocks(text, "bash"):
         number = block.line
         for line in re.findall(r"(?:\\\n|[^\n])*\n", block.text):
-            shown.append((line, number))
+            shown.append((line, number, False))
             number += line.count("\n")
     for span in re.finditer(r"`(python [^`\n]+)`", text):
-        shown.append((span[1], text.count("\n", 0, span.start()) + 1))
-    for line, number in shown:
+        is_name = bool(re.fullmatch(r"python (-m )?[\w./]+", span[1]))
+        shown.append((span[1], text.count("\n", 0, span.start()) + 1, is_name))
+    for line, number, is_name in shown:
         words = shlex.split(line.replace("\\\n", " "), comments=True)
         if words and words[0] != "include" and not words[0].startswith("{") and "..." not in words:
-            yield Command(tuple(words), f"{name}, line {number}")
+            yield Command(tuple(words), f"{name}, line {number}", is_name)
