@@ -25,6 +25,7 @@ from icl.evaluation.config import EvalConfig
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
 from icl.tasks import FAMILIES, family_class
+from icl.tracking.config import TrackingConfig
 from icl.training.config import RunConfig, TrainConfig
 from icl.training.optimizer import OptimizerConfig
 
@@ -51,7 +52,7 @@ class Ladder:
 
 
 class EvalRun(NamedTuple):
-    """An evaluation: its settings, those that replace what a checkpoint says of its tasks, and the mesh.
+    """An evaluation: its settings, those that replace what a checkpoint says of its tasks, mesh and tracking.
 
     `overrides` has by entry of the mixture (`files`, `words/files`) what is bound for that family, for
     instance another path of its files. `mesh` is None where nothing says how devices are divided.
@@ -60,6 +61,7 @@ class EvalRun(NamedTuple):
     config: EvalConfig
     overrides: dict[str, dict[str, Any]]
     mesh: MeshConfig | None
+    tracking: TrackingConfig
 
 
 def load_runs(
@@ -100,7 +102,8 @@ def load_eval(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> "EvalRu
                 overrides[f"{scope}/{name}" if scope else name] = parsed.values(cls, [scope])
     parsed.check_scopes(rungs, {_scope(entry) for entry in overrides})
     mesh = parsed.build(MeshConfig, [""]) if parsed.bound(MeshConfig, [""]) else None
-    return EvalRun(parsed.build(EvalConfig, [""]), overrides, mesh)
+    tracking = parsed.build(TrackingConfig, [""])
+    return EvalRun(parsed.build(EvalConfig, [""]), overrides, mesh, tracking)
 
 
 def config_text(run: RunConfig) -> str:
@@ -108,7 +111,7 @@ def config_text(run: RunConfig) -> str:
     lines = ["# Every setting of this run, defaults included."]
     if run.rung:
         lines += ["", f"Ladder.rungs = ({run.rung!r},)"]
-    parts = [("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh)]
+    parts = [("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh, run.tracking)]
     parts += [(_scope(entry), family) for entry, family in run.families.items()]
     for scope, part in parts:
         name = "/".join(filter(None, (scope, type(part).__name__)))
@@ -164,6 +167,7 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
         "optimizer": parsed.build(OptimizerConfig, scopes),
         "train": parsed.build(TrainConfig, scopes),
         "mesh": parsed.build(MeshConfig, scopes),
+        "tracking": parsed.build(TrackingConfig, scopes),
     }
     with parsed.blame(scopes):
         run = RunConfig(data=data, families=families, rung=rung, **parts)
@@ -171,7 +175,8 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
 
 
 _RUNG_CLASSES = {
-    cls.__name__: cls for cls in (ModelConfig, DataConfig, OptimizerConfig, TrainConfig, MeshConfig)
+    cls.__name__: cls
+    for cls in (ModelConfig, DataConfig, OptimizerConfig, TrainConfig, MeshConfig, TrackingConfig)
 }
 
 

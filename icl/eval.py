@@ -2,7 +2,8 @@
 
 python -m icl.eval --checkpoint RUN [--checkpoint RUN ...] --output_dir OUT --gin_file FILE [...]
 
-An interrupted evaluation continues where it stopped. OUT gets results.jsonl, records/ and report.html.
+An interrupted evaluation continues where it stopped. OUT gets results.jsonl, records/, report.html and
+tensorboard/.
 """
 
 from collections.abc import Sequence
@@ -36,13 +37,13 @@ def main(argv: Sequence[str]) -> int:
     from icl.config import load_eval
     from icl.evaluation.runner import describe, evaluate
 
-    config, overrides, mesh = load_eval(app.GIN_FILE.value, app.GIN_BINDINGS.value)
+    config, overrides, mesh, tracking = load_eval(app.GIN_FILE.value, app.GIN_BINDINGS.value)
     use_compilation_cache()
     arguments = (_CHECKPOINT.value, config, Path(_OUTPUT_DIR.value))
     if app.DRY_RUN.value:
         print(describe(*arguments, overrides=overrides, step=_STEP.value))
     else:
-        evaluate(*arguments, overrides=overrides, step=_STEP.value, mesh=mesh)
+        evaluate(*arguments, overrides=overrides, step=_STEP.value, mesh=mesh, tracking=tracking)
     return 0
 
 

@@ -53,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
     # Only now: JAX reads its environment when it is loaded.
     from icl.config import load_runs
     from icl.planner.compiling import Plan, default_rows, plan_evaluation, plan_training
-    from icl.planner.progress import heartbeat
     from icl.planner.report import plan_json, plan_text, ranking_text
     from icl.planner.search import search
+    from icl.progress import heartbeat
     from icl.training.config import RunConfig
 
     runs = load_runs(app.GIN_FILE.value, app.GIN_BINDINGS.value, _RUNGS.value or None)

@@ -164,7 +164,7 @@ def test_no_text_gets_anything_but_settings_or_an_input_error(text: str) -> None
 
 
 def test_eval_settings_come_with_what_is_bound_for_families() -> None:
-    loaded, overrides, _ = config.load_eval(
+    loaded, overrides, *_ = config.load_eval(
         [], ["EvalConfig.ks = (0, 1)", "FileTasks.glob = 'x*'", "words/FileTasks.test_share = 0.5"]
     )
     assert loaded.ks == (0, 1)

@@ -19,7 +19,7 @@ PARTS = ("gin/models/", "gin/data/", "gin/train/")
 def word_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Bindings for the paths that words.gin takes from the command line, to small stand-ins."""
     folder = tmp_path_factory.mktemp("words")
-    _, overrides, _ = config.load_eval(
+    _, overrides, *_ = config.load_eval(
         ["data/words.gin"], ["tasks = 'x'", "book = 'x'", "tokenizer = 'bytes'"]
     )
     kept_out = overrides["files"]["held_out"]
@@ -44,7 +44,7 @@ def mixed_bindings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "translation",
         "gpt3",
     ]
-    _, overrides, _ = config.load_eval(["data/mixed.gin"], [f"{macro} = 'x'" for macro in macros])
+    _, overrides, *_ = config.load_eval(["data/mixed.gin"], [f"{macro} = 'x'" for macro in macros])
     held_out = {name: settings.get("held_out", []) for name, settings in overrides.items()}
     for macro, family, prefix in (
         ("function_vectors", "function_vectors/files", ""),

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=2, help="queries asked of each task")
     parser.add_argument("--tasks", default="*", help="wildcard for the names of tasks")
     options = parser.parse_args(arguments)
-    settings, overrides, _ = config.load_eval(["eval/gpt3_all.gin"])
+    settings, overrides, *_ = config.load_eval(["eval/gpt3_all.gin"])
     names = [name for pattern in overrides["tfds"]["names"] for name in fnmatch.filter(TFDS_TASKS, pattern)]
     names = fnmatch.filter(names, options.tasks)
     settings = dataclasses.replace(

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from icl.data.cached_documents import corpus_pieces
 from icl.data.documents import Piece
 from icl.errors import InputError
 from icl.evaluation.contamination import SYNTHETIC, Overlap, find_overlaps, is_synthetic, ngram_length
 from icl.evaluation.contamination_results import contamination_results, contamination_table, record_texts
 from icl.evaluation.records import Record, read_records, write_file
+from icl.progress import Progress
 
 RESULTS = "contamination.jsonl"
 QUERIES = "contamination_queries.jsonl"
@@ -91,10 +90,10 @@ def _records(folder: Path) -> list[Record]:
 
 def _documents(pieces: Sequence[Piece]) -> Iterator[str]:
     size = sum(piece.size for piece in pieces)
-    with tqdm(total=size, unit="B", unit_scale=True, desc="searching", file=sys.stderr) as bar:
+    with Progress("searching", size, unit="B") as progress:
         for piece in pieces:
             yield from piece.documents()
-            bar.update(piece.size)
+            progress.advance(piece.size)
 
 
 def _queries(overlaps: Mapping[str, Overlap]) -> Iterator[dict[str, Any]]:

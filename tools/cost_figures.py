@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from icl.evaluation.figure_style import FAINT, INK, VARIANTS, look, panel, png
+from icl.figure_style import FAINT, INK, VARIANTS, look, panel, png
 
 
 class PowerLaw(NamedTuple):

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from icl.host_memory import keep_freed_memory
 
@@ -30,7 +30,6 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from icl import model
 from icl.config import load_runs
@@ -40,6 +39,7 @@ from icl.data.tokenizer import load_tokenizer
 from icl.errors import InputError
 from icl.evaluation.records import write_file
 from icl.model import ModelConfig
+from icl.progress import Progress
 from icl.tasks.registry import build_tasks
 from icl.training.config import RunConfig
 from icl.training.description import git_revision, versions
@@ -53,7 +53,6 @@ LOADER_TURNS = 4
 """Time that one host reads in a round, in turns of a train step: of eight hosts each reads half a turn."""
 COMPILE_SECONDS = 5.0
 """Of a train step, roughly, to tell how much time is left."""
-Bar: TypeAlias = "tqdm[NoReturn]"
 Turn = Callable[[], float]
 """Measures one point once: seconds."""
 
@@ -123,9 +122,9 @@ def take_turns(
 class Steps:
     """Measures train steps; one that two sweeps share is compiled once."""
 
-    def __init__(self, plan: Plan, bar: Bar) -> None:
+    def __init__(self, plan: Plan, progress: Progress) -> None:
         """Compiles nothing yet."""
-        self._plan, self._bar = plan, bar
+        self._plan, self._progress = plan, progress
         self._turns: dict[Shape, Turn] = {}
 
     def against_parameters(self) -> list[Sweep]:
@@ -158,9 +157,9 @@ class Steps:
         for shape in shapes:
             if shape not in self._turns:
                 self._turns[shape] = _step_turn(shape, self._plan.seconds)
-            self._bar.update(self._plan.compile_turns)
+            self._progress.advance(self._plan.compile_turns)
         turns = [self._turns[shape] for shape in shapes]
-        samples = take_turns(turns, self._plan.rounds, self._bar.update)
+        samples = take_turns(turns, self._plan.rounds, self._progress.advance)
         flops = [
             shape.rows * shape.length * model.flops_per_token(shape.config, shape.length) for shape in shapes
         ]
@@ -184,7 +183,7 @@ def _step_turn(shape: Shape, seconds: float) -> Turn:
     return turn
 
 
-def against_hosts(run: RunConfig, plan: Plan, bar: Bar) -> list[Sweep]:
+def against_hosts(run: RunConfig, plan: Plan, progress: Progress) -> list[Sweep]:
     """The same global batches, read by more hosts: what the slowest of them takes, and all together."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "text.txt"
@@ -201,7 +200,7 @@ def against_hosts(run: RunConfig, plan: Plan, bar: Bar) -> list[Sweep]:
         for i in range(hosts)
     ]
     turns = [functools.partial(_read, rows, part, count) for _, part in parts]
-    samples = take_turns(turns, plan.rounds, bar.update)
+    samples = take_turns(turns, plan.rounds, progress.advance)
     by_hosts = [
         [one for (hosts, _), one in zip(parts, samples, strict=True) if hosts == number] for number in HOSTS
     ]
@@ -281,22 +280,17 @@ def _run(folder: Path, rounds: int, quick: bool) -> None:
     print(f"JAX {jax.__version__} on {where}; load {os.getloadavg()[0]:.1f}", flush=True)
     figures = {}
     points = sum(map(len, (plan.sizes, plan.lengths, plan.rows)))
-    with tqdm(
-        total=points * (plan.compile_turns + rounds) + sum(HOSTS) * rounds,
-        smoothing=0,
-        mininterval=1.0,
-        bar_format="{desc:10} {percentage:3.0f}%|{bar:40}| {elapsed} gone, {remaining} left",
-        file=sys.stderr,
-    ) as bar:
-        steps = Steps(plan, bar)
+    turns = points * (plan.compile_turns + rounds) + sum(HOSTS) * rounds
+    with Progress("cost", turns, unit="turn") as progress:
+        steps = Steps(plan, progress)
         measured: dict[str, Callable[[], list[Sweep]]] = {
             "parameters": steps.against_parameters,
             "context": steps.against_context,
             "batch": steps.against_batch,
-            "hosts": lambda: against_hosts(runs[0], plan, bar),
+            "hosts": lambda: against_hosts(runs[0], plan, progress),
         }
         for name, measure in measured.items():
-            bar.set_description_str(name)
+            progress.rename(name)
             figures[name] = measure()
             subject = "Time to read" if name == "hosts" else "Step time"
             write_file(folder / f"cost_{name}.png", draw(figures[name], f"{subject} against {name}"))

@@ -16,11 +16,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from icl.data.corpus_cache import MANIFEST, Plan, check_folder, make_plan, prepare, read_manifest
 from icl.data.tokenizer import load_tokenizer
 from icl.errors import InputError
+from icl.progress import Progress
 from icl.tasks.held_out import read_held_out
 
 
@@ -66,15 +65,15 @@ def _run(settings: argparse.Namespace) -> None:
         _describe(plan, settings.output)
         return
     began = time.monotonic()
-    with tqdm(total=plan.size, unit="B", unit_scale=True, desc="tokenising") as bar:
+    with Progress("tokenising", plan.size, unit="B") as progress:
         made = prepare(
             plan,
             settings.output,
             num_processes=settings.num_processes,
             beam=settings.beam,
-            progress=bar.update,
+            progress=progress.advance,
         )
-        bar.update(bar.total - bar.n)
+        progress.finish()
     manifest = read_manifest(settings.output)
     seconds = time.monotonic() - began
     done = f"made in {seconds:.1f} s" if made else "was complete already"

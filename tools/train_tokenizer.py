@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Protocol
 
 import sentencepiece
-from tqdm import tqdm
 
 from icl.data.documents import find_pieces
 from icl.data.keys import fraction
 from icl.data.tfds_documents import TFDS_PREFIX
 from icl.data.tokenizer import SentencePieceTokenizer, escape
 from icl.errors import InputError
+from icl.progress import Progress
 from icl.tasks.files import FileTasks, task_name
 from icl.tasks.records import RECORD_SUFFIXES, read_records
 from icl.tasks.sources import file_suffix, find_files, read_chunks
@@ -99,7 +99,11 @@ def _run(settings: argparse.Namespace) -> None:
     model = train(lines, settings.vocab_size, settings.model_type, verbose=settings.verbose)
     tokenizer = SentencePieceTokenizer(model)
     _write(settings.output, model)
-    num_tokens = sum(len(tokenizer.encode(line)) for line in tqdm(lines, desc="checking", unit="line"))
+    num_tokens = 0
+    with Progress("checking", len(lines), unit="line") as progress:
+        for line in lines:
+            num_tokens += len(tokenizer.encode(line))
+            progress.advance()
     print(
         f"{settings.output}: {tokenizer.vocab_size} tokens in {time.monotonic() - start:.0f} s, "
         f"{num_characters / num_tokens:.2f} characters a token, fingerprint {tokenizer.fingerprint}"
@@ -144,11 +148,11 @@ def _holds_examples(path: Path) -> bool:
 
 def _read(found: Sequence[Input]) -> Iterator[str]:
     """The lines of inputs that hold anything, with a progress bar."""
-    with tqdm(total=sum(each.size for each in found), unit="B", unit_scale=True, desc="reading") as bar:
+    with Progress("reading", sum(each.size for each in found), unit="B") as progress:
         for each in found:
             for text in each.documents():
                 yield from filter(None, text.split("\n"))
-            bar.update(each.size)
+            progress.advance(each.size)
 
 
 def draw_lines(lines: Iterable[str], max_characters: int) -> tuple[list[str], float]:

@@ -26,23 +26,10 @@ from icl.evaluation.curves import (
     wording_name,
     wordings,
 )
-from icl.evaluation.figure_style import (
-    FAINT,
-    INK,
-    MARKERS,
-    PANEL_INCHES,
-    Style,
-    k_axis,
-    k_position,
-    look,
-    panel,
-    png,
-    score_axis,
-    styles,
-    svg,
-)
+from icl.evaluation.figure_style import MARKERS, Style, styles
 from icl.evaluation.records import Result, write_file
 from icl.evaluation.results import BASELINE, MEAN
+from icl.figure_style import FAINT, INK, PANEL_INCHES, k_axis, k_position, look, panel, png, score_axis, svg
 
 DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
 MAX_PNG_ROWS = 80

@@ -207,9 +207,9 @@ def _provenance(provenance: Mapping[str, Description], config: EvalConfig) -> st
             escape(label),
             escape(d.rung),
             f"{d.step:,}",
-            f"{d.tokens:,}",
+            "unknown" if d.is_imported else f"{d.tokens:,}",
             f"{d.params:,}",
-            str(d.train_seed),
+            "unknown" if d.is_imported else str(d.train_seed),
             escape(d.git[:20]),
             escape(", ".join(f"{name} {version}" for name, version in d.versions.items())),
         ]

@@ -69,7 +69,9 @@ def _trained_on(tasks: Sequence[str], provenance: Mapping[str, Description]) -> 
         for label, number in counts.items()
         if number
     ]
-    return f"Trained on other examples of these tasks: {', '.join(trained) or 'none of ours'}."
+    text = f"Trained on other examples of these tasks: {', '.join(trained) or 'none of ours'}."
+    imported = ", ".join(label for label, d in provenance.items() if d.is_imported)
+    return f"{text} What {imported} met in training is not known here." if imported else text
 
 
 def published_section(results: Sequence[Result], provenance: Mapping[str, Description]) -> str:
@@ -150,6 +152,8 @@ def _notes(rows: Sequence[Published]) -> str:
 def _trained(description: Description | None, task: str) -> str:
     if description is None:
         return ""
+    if description.is_imported:
+        return ", what it was trained on not known"
     return f", {'' if description.was_trained_on(task) else 'not '}trained on the task family"
 
 

@@ -7,7 +7,6 @@ so that an evaluation in pieces and one in a single go end in the same bytes.
 import dataclasses
 import json
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from icl import model
 from icl.data.keys import digest
@@ -35,18 +33,22 @@ from icl.evaluation.scoring import Answer, Decoding, Scorer
 from icl.evaluation.stops import stop_transitions
 from icl.evaluation.subjects import Subject, find_subjects
 from icl.evaluation.table import k_curve_table
+from icl.evaluation.tracking import show_evaluation
 from icl.model.config import ModelConfig
 from icl.parallel import MeshConfig, Partitioner, make_mesh
 from icl.parallel.hosts import from_first
 from icl.parallel.speed import peak_flops
+from icl.progress import Progress
 from icl.tasks.registry import build_tasks, rebuild
 from icl.tasks.task import Task
+from icl.tracking.config import TrackingConfig, check_installed
 
 MANIFEST = "evaluation.json"
 RESULTS = "results.jsonl"
 DIFFERENCES = "differences.jsonl"
 REPORT = "report.html"
 TRIALS_PER_SHARD = 256
+_TENSORBOARD = TrackingConfig()
 _USED = 0.25
 """Share of the device's FLOP/s that reading prompts is taken to reach, for the dry run's time."""
 
@@ -83,8 +85,9 @@ def evaluate(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     step: int | None = None,
     mesh: MeshConfig | None = None,
+    tracking: TrackingConfig = _TENSORBOARD,
 ) -> list[Result]:
-    """Evaluates checkpoints and writes records, `results.jsonl`, figures and `report.html`.
+    """Evaluates checkpoints and writes records, `results.jsonl`, figures, `report.html` and `tensorboard/`.
 
     Args:
       checkpoints: Run folders, their `checkpoints/`, or one `checkpoints/STEP`.
@@ -94,13 +97,16 @@ def evaluate(
       step: Which step of every checkpoint; the newest by default.
       mesh: How devices divide parameters and requests; by default all on the first device, and on several
         hosts each device its part of the requests.
+      tracking: Where else scores, figures and sample prompts are shown.
 
     Returns:
       The results; none on any host but the first, which writes them.
 
     Raises:
-      InputError: bad settings, tasks or checkpoints, or a folder that holds another evaluation.
+      InputError: bad settings, tasks or checkpoints, a folder that holds another evaluation, or Weights &
+        Biases was asked for and is not installed or does not let a run begin.
     """
+    check_installed(tracking)
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
     manifest = _manifest(config, assignments)
     _refuse_another(output_dir, manifest)
@@ -111,21 +117,14 @@ def evaluate(
     total = sum(len(a.plan) for a in assignments)
     still = sum(len(shard.trials) for shards in missing for shard in shards)
     is_first = jax.process_index() == 0
-    with tqdm(
-        total=total,
-        initial=total - still,
-        unit="trial",
-        file=sys.stderr,
-        smoothing=0.1,
-        disable=not is_first,
-    ) as bar:
+    with Progress("evaluation", total, done=total - still, unit="trial", is_shown=is_first) as progress:
         for assignment, shards in zip(assignments, missing, strict=True):
-            bar.set_description(assignment.subject.label)
-            for shard, records in _asked(assignment, shards, config, partitioner, bar):
+            progress.rename(assignment.subject.label)
+            for shard, records in _asked(assignment, shards, config, partitioner, progress):
                 if is_first:
                     write_file(output_dir / MANIFEST, manifest)
                     write_lines(shard.path, records)
-    return _written(assignments, config, output_dir) if is_first else []
+    return _written(assignments, config, output_dir, tracking) if is_first else []
 
 
 def _agreed(missing: Sequence[Shard], shards: Sequence[Shard]) -> list[Shard]:
@@ -134,8 +133,10 @@ def _agreed(missing: Sequence[Shard], shards: Sequence[Shard]) -> list[Shard]:
     return [shard for shard, asked in zip(shards, is_missing, strict=True) if asked]
 
 
-def _written(assignments: Sequence[Assignment], config: EvalConfig, output_dir: Path) -> list[Result]:
-    """Results, differences, figures and report, made from the records on disk."""
+def _written(
+    assignments: Sequence[Assignment], config: EvalConfig, output_dir: Path, tracking: TrackingConfig
+) -> list[Result]:
+    """Results, differences, figures, report and what trackers show, made from the records on disk."""
     results = baseline_results(_union([assignment.plan for assignment in assignments]), config)
     records: dict[str, list[Record]] = {}
     files: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -159,6 +160,8 @@ def _written(assignments: Sequence[Assignment], config: EvalConfig, output_dir: 
     )
     print(k_curve_table(results))
     print(f"\nreport: {output_dir / REPORT}")
+    settings = json.loads(_manifest(config, assignments))
+    show_evaluation(tracking, output_dir, [a.subject for a in assignments], results, records, settings)
     return results
 
 
@@ -329,7 +332,7 @@ def _asked(
     shards: Sequence[Shard],
     config: EvalConfig,
     partitioner: Partitioner | None,
-    progress: "tqdm[Any]",
+    progress: Progress,
 ) -> Iterator[tuple[Shard, list[Record]]]:
     """Shards of a checkpoint with their records; parameters are read only if there are any."""
     if not shards:
@@ -347,7 +350,7 @@ def _asked(
         yield shard, list(_records(assignment, shard, scorer, progress))
 
 
-def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: "tqdm[Any]") -> Iterator[Record]:
+def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: Progress) -> Iterator[Record]:
     """The records of a shard, in the order of its trials and K."""
     tokenizer, trials = assignment.tokenizer, shard.trials
     task, settings = trials[0].task, trials[0].settings
@@ -371,7 +374,7 @@ def _records(assignment: Assignment, shard: Shard, scorer: Scorer, progress: "tq
         owner = owners[number]
         answers[owner] |= answer
         unread[owner] -= 1
-        progress.update(unread[owner] == 0)
+        progress.advance(int(unread[owner] == 0))
     for trial, answer in zip(trials, answers, strict=True):
         for k in settings.ks:
             yield make_record(assignment.subject.source, tokenizer, trial, k, answer, decoding.name)

@@ -26,10 +26,10 @@ from icl.evaluation.curves import (
     wording_name,
     wordings,
 )
-from icl.evaluation.figure_style import INK, PANEL_INCHES, look, panel, png, score_axis, svg
 from icl.evaluation.published import SETTINGS, SIZES, SMALLEST, Published, accuracy_row, mean_score, published
 from icl.evaluation.records import Result, write_file
 from icl.evaluation.results import MEAN
+from icl.figure_style import INK, PANEL_INCHES, look, panel, png, score_axis, svg
 
 COLORS = {"zero": "#009e73", "one": "#d55e00", "few": "#0072b2"}
 """Of zero-, one- and few-shot."""

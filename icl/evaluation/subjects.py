@@ -17,10 +17,12 @@ from icl.training.description import Description
 class Subject:
     """A checkpoint to evaluate, named by the shortest part of its path that tells it from the others.
 
+    `run` names the run that it is of, which is all of the label where every checkpoint is of another run.
     `restore` reads its parameters, given a tree of shardings or None for the first device.
     """
 
     label: str
+    run: str
     folder: Path
     description: Description
     restore: Callable[[Any], Any]
@@ -41,9 +43,10 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """A checkpoint at a path: the folder that names it, and what it says of itself."""
+    """A checkpoint at a path: folder and step that name it, and what it says of itself."""
 
     folder: Path
+    step: int
     description: Description
     restore: Callable[[Any], Any]
 
@@ -60,25 +63,26 @@ def find_subjects(checkpoints: Sequence[str | Path], step: int | None = None) ->
       InputError: there is none at a path, or two paths name the same.
     """
     found = [_find(path, step) for path in checkpoints]
-    places = {(each.folder.absolute(), each.description.step) for each in found}
+    places = {(each.folder.absolute(), each.step) for each in found}
     if len(places) < len(found):
         raise InputError(f"--checkpoint: {', '.join(map(str, checkpoints))}: expected each checkpoint once")
     labels = _labels([each.run for each in found])
+    names = labels
     if len(set(labels)) < len(labels):
-        labels = [f"{label}@{each.description.step}" for label, each in zip(labels, found, strict=True)]
+        labels = [f"{label}@{each.step}" for label, each in zip(labels, found, strict=True)]
     return [
-        Subject(label, each.folder, each.description, each.restore)
-        for label, each in zip(labels, found, strict=True)
+        Subject(label, name, each.folder, each.description, each.restore)
+        for label, name, each in zip(labels, names, found, strict=True)
     ]
 
 
 def _find(path: str | Path, step: int | None) -> _Found:
     if is_folder_path(path):
         public = open_folder(path)
-        return _Found(public.path, public.description(), public.restore)
+        return _Found(public.path, 0, public.description(), public.restore)
     folder, number = find_checkpoint(path, step)
     description = read_description(folder, number)
-    return _Found(folder, description, lambda shardings: restore_params(folder, number, shardings)[0])
+    return _Found(folder, number, description, lambda shardings: restore_params(folder, number, shardings)[0])
 
 
 def _labels(runs: Sequence[Path]) -> list[str]:

@@ -18,9 +18,9 @@ from icl.evaluation.curves import (
     shown_ks,
     templates,
 )
-from icl.evaluation.figure_style import FAINT, VARIANTS, k_axis, k_position, look, panel, score_axis, svg
 from icl.evaluation.figures import line
 from icl.evaluation.records import Result
+from icl.figure_style import FAINT, VARIANTS, k_axis, k_position, look, panel, score_axis, svg
 
 MAX_PANELS = 3
 """Checkpoints that are shown: the smallest, the largest, and one between."""

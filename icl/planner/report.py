@@ -5,10 +5,10 @@ from typing import Any
 
 from icl.planner.compiling import Plan
 from icl.planner.memory import GIB, SAFE_SHARE
-from icl.planner.progress import duration
 from icl.planner.roofline import model_flops_utilisation, plan_roofline
 from icl.planner.search import gin_lines
 from icl.planner.slices import bytes_to_other_slices
+from icl.progress import duration
 
 _SHOWN = 5
 _RESOURCES = {"compute": "matmuls", "memory": "HBM", "transfer": "links", "network": "network"}

@@ -14,9 +14,9 @@ from icl.errors import InputError
 from icl.parallel.mesh import MeshConfig
 from icl.planner.compiling import Plan, estimate_training, lay_out, plan_training
 from icl.planner.memory import SAFE_SHARE
-from icl.planner.progress import Say, heartbeat, time_left
 from icl.planner.roofline import plan_roofline
 from icl.planner.topology import Topology
+from icl.progress import Say, heartbeat, time_left
 from icl.training.config import RunConfig
 
 _MOST_TENSOR = 16

@@ -14,6 +14,7 @@ from icl.data.ramp import Ramp, make_ramp
 from icl.errors import InputError, check_types
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
+from icl.tracking.config import TrackingConfig
 from icl.training.optimizer import OptimizerConfig, require
 
 
@@ -102,6 +103,7 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
+    tracking: TrackingConfig = TrackingConfig()
     rung: str = ""
     config_text: str = ""
 

@@ -64,6 +64,11 @@ class Description:
     excluded: Mapping[str, Any]
     checksums: Mapping[str, str]
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether others trained the model, so that what it was trained on is not known."""
+        return not self.train
+
     def was_trained_on(self, task: str) -> bool:
         """Whether a task, or one of the same name but for what stands before it, fed training rows."""
         return any(task == known or task.endswith(f"_{known}") for known in self.trained_tasks)

@@ -19,12 +19,15 @@ from icl.data.batch import Batch
 from icl.errors import InputError
 from icl.parallel.hosts import check_agreement, from_first, wait_for_all
 from icl.parallel.speed import peak_flops
+from icl.progress import Progress
+from icl.tracking.config import check_installed
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json
-from icl.training.metrics import MetricWriters, NoWriters, Progress
+from icl.training.held_out import HeldOut, HeldOutRows
+from icl.training.metrics import MetricWriters, NoWriters
 from icl.training.profiling import Profiler
-from icl.training.setup import HeldOutCurve, Setup
+from icl.training.setup import Setup
 from icl.training.step import StepMetrics, TrainState
 from icl.training.termination import Termination
 from icl.training.workdir import (
@@ -53,11 +56,13 @@ def train(run: RunConfig, workdir: str | Path, *, profile: bool = False) -> bool
       Whether it ended by itself; False when SIGTERM ended it, with its state saved.
 
     Raises:
-      InputError: settings do not fit, the folder holds another run, or its checkpoint is damaged.
+      InputError: settings do not fit, the folder holds another run, its checkpoint is damaged, or Weights &
+        Biases was asked for and is not installed or does not let the run begin.
     """
     began = time.monotonic()
     workdir = Path(workdir)
     check_workdir(workdir, run)
+    check_installed(run.tracking)
     try:
         return _train(run, workdir, profile, began)
     except OSError as error:
@@ -90,9 +95,26 @@ def _train(run: RunConfig, workdir: Path, profile: bool, began: float) -> bool:
             if is_first:
                 claim_workdir(workdir, run)
                 write_whole(workdir / "data.json", json.dumps(_data_report(setup), indent=1) + "\n")
-            with MetricWriters(workdir, start) if is_first else NoWriters() as writers:
-                profiler = Profiler(workdir / "profile" if profile and is_first else None, start)
-                return _Loop(setup, checkpoints, writers, termination, profiler, began).run(state, start)
+            with _progress(run, start) as progress:
+                if start >= run.train.steps:
+                    progress.say(f"step {start} is the last: nothing left to train")
+                    return True
+                with _writers(run, workdir, start) as writers:
+                    profiler = Profiler(workdir / "profile" if profile and is_first else None, start)
+                    loop = _Loop(setup, checkpoints, writers, termination, profiler, progress, began)
+                    return loop.run(state, start)
+
+
+def _progress(run: RunConfig, start: int) -> Progress:
+    is_first = jax.process_index() == 0
+    return Progress(run.rung or "train", run.train.steps, done=start, is_shown=is_first)
+
+
+def _writers(run: RunConfig, workdir: Path, start: int) -> MetricWriters | NoWriters:
+    """Only the first host writes."""
+    if jax.process_index() != 0:
+        return NoWriters()
+    return MetricWriters(workdir, start, run.tracking, settings_of(run) | {"MeshConfig": as_json(run.mesh)})
 
 
 def _settings_text(run: RunConfig) -> str:
@@ -116,6 +138,7 @@ class _Loop:
         writers: MetricWriters | NoWriters,
         termination: Termination,
         profiler: Profiler,
+        progress: Progress,
         began: float,
     ) -> None:
         self._setup = setup
@@ -123,36 +146,26 @@ class _Loop:
         self._checkpoints = checkpoints
         self._termination = termination
         self._profiler = profiler
+        self._progress = progress
         self._began = began
-        self._curve = HeldOutCurve(setup)
+        self._held_out = HeldOutRows(setup)
         self._description = setup.description()
         self._writers = writers
 
     def run(self, state: TrainState, start: int) -> bool:
-        name = self._setup.run.rung or "train"
-        progress = Progress(name, self._train.steps, start, is_shown=jax.process_index() == 0)
-        try:
-            if start >= self._train.steps:
-                progress.say(f"step {start} is the last: nothing left to train")
-                return True
-            return self._steps(state, start, progress)
-        finally:
-            progress.close()
-
-    def _steps(self, state: TrainState, start: int, progress: Progress) -> bool:
         with contextlib.closing(self._setup.batches(start)) as batches:
-            return self._steps_on(batches, state, start, progress)
+            return self._steps(batches, state, start)
 
-    def _steps_on(self, batches: Iterator[Batch], state: TrainState, start: int, progress: Progress) -> bool:
-        batch = next(batches)
+    def _steps(self, batches: Iterator[Batch], state: TrainState, start: int) -> bool:
+        batch, progress = next(batches), self._progress
         ramp = self._setup.run.ramp
-        train_step = self._compiled(state, batch, start, progress)
+        train_step = self._compiled(state, batch, start)
         log = _Log(self._setup, self._writers, progress)
         last = self._train.steps
         for step in range(start + 1, last + 1):
             if step > start + 1 and ramp.rows(step - 1) != ramp.rows(step - 2):
                 log.finish()
-                train_step = self._compiled(state, batch, step - 1, progress)
+                train_step = self._compiled(state, batch, step - 1)
                 log.start_clock()
             self._profiler.before(step, state)
             with jax.transfer_guard("disallow"):
@@ -169,7 +182,7 @@ class _Loop:
                 log.add_wait(self._setup.seconds_to_read > _AT_ONCE and metrics.loss.is_ready())
             stop = self._termination.requested(step)
             if self._train.eval_every and (step % self._train.eval_every == 0 or step == last):
-                log.finish(curve=self._curve(state.params))
+                log.finish(self._held_out.measure(state.params))
             if stop or step == last or (self._train.save_every and step % self._train.save_every == 0):
                 log.finish()
                 self._save(step, state)
@@ -179,11 +192,11 @@ class _Loop:
                 return False
         return True
 
-    def _compiled(self, state: TrainState, batch: Batch, start: int, progress: Progress) -> Any:
+    def _compiled(self, state: TrainState, batch: Batch, start: int) -> Any:
         began = time.monotonic()
         train_step = self._setup.compile_train_step(state, batch)
         rows = self._setup.run.ramp.rows(start)
-        progress.say(
+        self._progress.say(
             f"step of {rows} rows compiled in {time.monotonic() - began:.1f} s (attention:"
             f" {self._setup.attention}), begins after step {start}"
         )
@@ -233,7 +246,7 @@ class _Log:
         if self._pending is None:
             self._clock = time.monotonic()
 
-    def finish(self, curve: Any = None) -> None:
+    def finish(self, held_out: HeldOut | None = None) -> None:
         """Waits for the step last dispatched, and writes its line if it is due."""
         if self._pending is None:
             return
@@ -246,10 +259,10 @@ class _Log:
         if not metrics.finite:
             skipped = f"{metrics.skipped} updates skipped so far"
             self._progress.say(f"step {step}: loss or gradient is not finite, {skipped}")
-        if curve or step % self._every == 0 or step in (1, self._last) or not metrics.finite:
-            self._write(step, metrics, curve)
+        if held_out or step % self._every == 0 or step in (1, self._last) or not metrics.finite:
+            self._write(step, metrics, held_out)
 
-    def _write(self, step: int, metrics: StepMetrics, curve: Any) -> None:
+    def _write(self, step: int, metrics: StepMetrics, held_out: HeldOut | None) -> None:
         tokens_per_second = self._tokens / max(self._busy, 1e-9)
         data_waits, self._busy, self._tokens, self._waits = self._waits, 0.0, 0, 0
         mfu = tokens_per_second * self._setup.flops_per_token() / self._peak if self._peak else None
@@ -267,8 +280,11 @@ class _Log:
             "task_loss": {task: loss for task, loss in by_task if loss == loss},
             "excluded": self._setup.excluded(np.asarray(metrics.excluded_C))["examples"],
         }
-        self._writers.write(line | ({"curve": curve} if curve else {}))
-        self._progress.update(step, float(metrics.loss), tokens_per_second, mfu)
+        self._writers.write(line | ({"curve": held_out.curve} if held_out else {}))
+        if held_out:
+            self._writers.show(step, held_out)
+        use = "" if mfu is None else f", MFU {mfu:.0%}"
+        self._progress.update(step, f"loss {metrics.loss:.4f}, {tokens_per_second:,.0f} tokens/s{use}")
 
 
 def _restore(checkpoints: Checkpoints, setup: Setup, workdir: Path, step: int) -> TrainState:

@@ -23,11 +23,11 @@ CHUNK = 1024
 
 
 class TokenScores(NamedTuple):
-    """Per position: cross-entropy of the target in nats, log of the partition function, target = argmax."""
+    """Per position: cross-entropy of the target in nats, log of the partition function, likeliest token."""
 
     cross_entropy_BT: jax.Array
     log_partition_BT: jax.Array
-    correct_BT: jax.Array
+    best_BT: jax.Array
 
 
 class _Matrix(NamedTuple):
@@ -207,7 +207,7 @@ def _scores(
             # The first of several that are equally likely, as `argmax` says without a mesh.
             here_N = jnp.max(logits_NV, axis=-1) == highest_N
             best_N = jax.lax.pmin(jnp.where(here_N, best_N, jnp.iinfo(jnp.int32).max), axes.vocab)
-        return TokenScores(log_partition_N - target_logit_N, log_partition_N, best_N == targets_N)
+        return TokenScores(log_partition_N - target_logit_N, log_partition_N, best_N)
 
     hidden_CND, targets_CN = _chunks(how, hidden_BTD, targets_BT)
     if len(hidden_CND) == 1:

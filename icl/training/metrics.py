@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, and a progress line.
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and Weights & Biases if it is asked for.
 
 A line of metrics.jsonl is on the disk before the checkpoint of its step commits, and a resumed run drops
 what lies after its checkpoint. So, however often a run is killed, each step stands there once.
@@ -7,73 +7,87 @@ what lies after its checkpoint. So, however often a run is killed, each step sta
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tqdm import tqdm
+
+from icl.tracking.config import TrackingConfig
+from icl.tracking.tensorboard import TensorBoard
+from icl.tracking.tracker import Tracker, Trackers
+from icl.tracking.weights_and_biases import WeightsAndBiases
+from icl.training.held_out import HeldOut
 
 Line = Mapping[str, Any]
+_TENSORBOARD = TrackingConfig()
+
+_WORDINGS = {"without": "without_instruction", "with_instruction": "with_instruction"}
+_GROUPS = {
+    **dict.fromkeys(("tokens_per_second", "mfu", "data_waits"), "speed"),
+    **dict.fromkeys(("task_loss", "excluded"), ""),
+}
+"""Under which group trackers show a metric, where that is not "train"; "" for one that is a group itself."""
 
 
 class MetricWriters:
-    """Writes each logged step to metrics.jsonl and TensorBoard; a context manager."""
+    """Writes each logged step to metrics.jsonl and the trackers; a context manager."""
 
-    def __init__(self, workdir: Path, start_step: int) -> None:
-        """Drops what stands after `start_step`, and appends from there."""
+    def __init__(
+        self,
+        workdir: Path,
+        start_step: int,
+        tracking: TrackingConfig = _TENSORBOARD,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Drops what stands after `start_step`, and appends from there.
+
+        Args:
+          workdir: The run's folder.
+          start_step: The last step that is done.
+          tracking: Where else to write.
+          settings: Of the run, as trackers show them.
+
+        Raises:
+          InputError: a tracker does not let the run begin.
+        """
         path = workdir / "metrics.jsonl"
         drop_after(path, start_step)
+        trackers: list[Tracker] = []
+        if tracking.tensorboard:
+            trackers.append(TensorBoard.append(workdir / "tensorboard", start_step + 1))
+        if tracking.wandb_project:
+            trackers.append(WeightsAndBiases(tracking, workdir, "train", settings or {}))
+        self._trackers = Trackers(trackers)
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step + 1)
 
     def __enter__(self) -> "MetricWriters":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
-        self._tensorboard.close()
+        self._trackers.close(failed=kind is not None)
 
     def write(self, line: Line) -> None:
         """Writes one line. Numbers that are not finite become null, as JSON has no others."""
         self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
-        self._tensorboard.write(line["step"], scalars(line))
+        self._trackers.scalars(line["step"], scalars(line))
+
+    def show(self, step: int, held_out: HeldOut) -> None:
+        """Shows the K-curve and the sample prompts of a step, after its line."""
+        if self._trackers:
+            # Only now: matplotlib takes most of a second to load, and many runs draw nothing.
+            from icl.training.curve_figure import curve_figure
+
+            self._trackers.figure(step, "held_out/k_curve", curve_figure(held_out.curve))
+            for task, samples in held_out.samples.items():
+                self._trackers.samples(step, f"held_out/{task}", samples)
 
     def sync(self) -> None:
         """Returns when every line written is on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-class _TensorBoard:
-    """An event file, written in the caller's thread.
-
-    tensorboardX's SummaryWriter has a thread of its own, which a full disk ends; the next writes then wait
-    for it forever.
-    """
-
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Opens a file; TensorBoard drops what earlier files hold from `first_step` on."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"))
-        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, step: int, values: Sequence[tuple[str, float]]) -> None:
-        """Writes the named numbers of a step."""
-        tagged = [Summary.Value(tag=name, simple_value=value) for name, value in values]
-        self._write(step, summary=Summary(value=tagged))
-
-    def close(self) -> None:
-        """Writes out what is buffered."""
-        self._events.close()
-
-    def _write(self, step: int, **content: Any) -> None:
-        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+        self._trackers.sync()
 
 
 class NoWriters:
@@ -88,49 +102,11 @@ class NoWriters:
     def write(self, line: Line) -> None:
         """Writes nothing."""
 
+    def show(self, step: int, held_out: HeldOut) -> None:
+        """Shows nothing."""
+
     def sync(self) -> None:
         """Has nothing to wait for."""
-
-
-class Progress:
-    """A progress line on stderr: a bar in a terminal, else a plain line every ten seconds at most."""
-
-    _SECONDS = 10.0
-
-    def __init__(self, name: str, total: int, start: int, *, is_shown: bool = True) -> None:
-        self._bar = None
-        self._is_shown = is_shown
-        if is_shown and sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True)
-        self._name, self._total = name, total
-        self._first: tuple[int, float] | None = None
-        self._shown = time.monotonic()
-
-    def update(self, step: int, loss: float, tokens_per_second: float, mfu: float | None) -> None:
-        """Shows a step that is done."""
-        use = "" if mfu is None else f", MFU {mfu:.0%}"
-        text = f"loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s{use}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
-        now = time.monotonic()
-        first, began = self._first = self._first or (step, now)
-        if now - self._shown < self._SECONDS and step < self._total:
-            return
-        self._shown = now
-        left = (now - began) / max(step - first, 1) * (self._total - step)
-        self.say(f"step {step}/{self._total}, {text}, {left:.0f} s left")
-
-    def say(self, text: str) -> None:
-        """Prints a line of its own."""
-        if self._is_shown:
-            tqdm.write(f"{self._name}: {text}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def drop_after(path: Path, step: int) -> None:
@@ -165,15 +141,27 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def scalars(line: Line, prefix: str = "") -> list[tuple[str, float]]:
-    """The finite numbers of a line with names for TensorBoard; of a curve over K, powers of two and zero."""
-    found = []
+def scalars(line: Line) -> dict[str, float]:
+    """The finite numbers of a line by the names that trackers show; of curves, K = 0 and powers of two."""
+    found: dict[str, Any] = {}
     for name, value in line.items():
-        if isinstance(value, Mapping):
-            found += scalars(value, f"{prefix}{name}/")
-        elif np.ndim(value):
-            chosen = [k for k in range(len(value)) if k & (k - 1) == 0 and np.isfinite(value[k])]
-            found += [(f"{prefix}{name}/k{k:02d}", float(value[k])) for k in chosen]
-        elif name not in ("step", "tokens") and value is not None and np.isfinite(value):
-            found.append((f"{prefix}{name}", float(value)))
-    return found
+        group = _GROUPS.get(name, "train")
+        if name == "curve":
+            found |= _curve_scalars(value)
+        elif isinstance(value, Mapping):
+            found |= {"/".join(filter(None, (group, name, key))): item for key, item in value.items()}
+        elif name != "step" and value is not None:
+            found[f"{group}/{name}"] = value
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def _curve_scalars(curve: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """`held_out_METRIC/TASK/WORDING/kNN`, so that each metric is a group; counts of answers are left out."""
+    return {
+        f"held_out_{metric}/{task}/{_WORDINGS[wording]}/k{k:02d}": value
+        for wording, by_task in curve.items()
+        for task, by_metric in by_task.items()
+        for metric, values in by_metric.items()
+        for k, value in enumerate(values)
+        if metric != "answers" and k & (k - 1) == 0
+    }

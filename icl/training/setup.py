@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from icl import model
-from icl.data.batch import Batch, empty_row
-from icl.data.loader import batches, host_rows, stack
+from icl.data.batch import Batch
+from icl.data.loader import batches, host_rows
 from icl.data.rows import Rows, Usage
 from icl.data.tokenizer import Tokenizer, load_tokenizer
 from icl.errors import InputError
@@ -31,7 +31,7 @@ from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
 from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
-from icl.training.step import CurveSums, TrainState, make_curve_step, make_train_step
+from icl.training.step import TrainState, make_train_step
 
 _SHOWN = 20
 
@@ -268,70 +268,6 @@ class Setup:
         zero = jnp.zeros((), jnp.int32)
         excluded_C = jnp.zeros(self.num_components, jnp.int32)
         return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
-
-
-class HeldOutCurve:
-    """The K-curve of held-out episodes, with and without instruction; rows are made at the first use."""
-
-    def __init__(self, setup: Setup) -> None:
-        """Builds no rows yet."""
-        self._setup = setup
-
-    def __call__(self, params: Any) -> dict[str, dict[str, dict[str, Any]]]:
-        """ "with_instruction" or "without" -> task -> metric -> one number for each K."""
-        found = {}
-        for name, held_out in self._batches.items():
-            sums = jax.device_get([self._step(params, batch) for batch in held_out])
-            total = CurveSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
-            found[name] = self._by_task(total)
-        return found
-
-    def _by_task(self, sums: CurveSums) -> dict[str, dict[str, Any]]:
-        curves = {}
-        for number, task in enumerate(self._setup.rows.components):
-            answers = sums.answers_CK[number]
-            if not answers.any():
-                continue
-            with np.errstate(invalid="ignore", divide="ignore"):
-                curves[task] = {
-                    "exact_match": sums.exact_CK[number] / answers,
-                    "token_accuracy": sums.correct_CK[number] / sums.tokens_CK[number],
-                    "loss": sums.loss_CK[number] / sums.tokens_CK[number],
-                    "answers": answers.astype(np.int32),
-                }
-        return curves
-
-    @functools.cached_property
-    def _batches(self) -> dict[str, list[Batch]]:
-        setup = self._setup
-        run = setup.run
-        size = run.batch_rows // run.train.accumulation_steps
-        padding = empty_row(run.data.row_length, setup.tokenizer.pad_id)
-        made = {}
-        for name, instruction in (("without", False), ("with_instruction", True)):
-            rows = Rows(run.data, setup.tasks, setup.tokenizer, "held_out", instruction=instruction)
-            every = [rows[i] for i in range(run.train.eval_rows)]
-            every += [padding] * (-len(every) % size)
-            held = host_rows(setup.partitioner.batch_sharding, size)
-            made[name] = [
-                setup.place(stack([every[start + row] for row in held]), size)
-                for start in range(0, len(every), size)
-            ]
-        return made
-
-    @functools.cached_property
-    def _step(self) -> Any:
-        setup = self._setup
-        longest = max(
-            int(jnp.max(batch.examples_BT)) for held_out in self._batches.values() for batch in held_out
-        )
-        step = make_curve_step(
-            setup.model,
-            num_components=len(setup.rows.components),
-            num_examples=longest + 1,
-            partitioner=setup.partitioner,
-        )
-        return jax.jit(step, out_shardings=setup.partitioner.replicated)
 
 
 def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

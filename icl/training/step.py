@@ -152,14 +152,14 @@ def _norm(grads: Params) -> jax.Array:
 
 def make_curve_step(
     config: ModelConfig, *, num_components: int, num_examples: int, partitioner: Partitioner | None = None
-) -> Callable[[Params, Batch], CurveSums]:
-    """A pure function (params, batch) -> sums by component and K, teacher-forced, in one pass.
+) -> Callable[[Params, Batch], tuple[CurveSums, jax.Array]]:
+    """A pure function (params, batch) -> sums by component and K, and the likeliest tokens [rows, length].
 
-    Each row holds one episode of one task. An answer is exact when every target of its example, delimiter
-    included, is the most likely token.
+    All in one pass, teacher-forced. Each row holds one episode of one task. An answer is exact when every
+    target of its example, delimiter included, is the most likely token.
     """
 
-    def curve_step(params: Params, batch: Batch) -> CurveSums:
+    def curve_step(params: Params, batch: Batch) -> tuple[CurveSums, jax.Array]:
         scores = score(config, params, batch, partitioner)
         examples_BT = jnp.asarray(batch.examples_BT)
         examples_K = jnp.arange(num_examples)
@@ -173,15 +173,17 @@ def make_curve_step(
             return jnp.sum(jnp.where(in_component_BC[:, :, None], x_BK[:, None], 0.0), axis=0)
 
         tokens_BK = over_positions(jnp.ones_like(scores.cross_entropy_BT))
-        correct_BK = over_positions(scores.correct_BT.astype(jnp.float32))
+        is_correct_BT = scores.best_BT == jnp.asarray(batch.targets_BT)
+        correct_BK = over_positions(is_correct_BT.astype(jnp.float32))
         present_BK = tokens_BK > 0
-        return CurveSums(
+        sums = CurveSums(
             answers_CK=over_rows(present_BK.astype(jnp.float32)),
             exact_CK=over_rows((present_BK & (correct_BK == tokens_BK)).astype(jnp.float32)),
             tokens_CK=over_rows(tokens_BK),
             correct_CK=over_rows(correct_BK),
             loss_CK=over_rows(over_positions(scores.cross_entropy_BT)),
         )
+        return sums, scores.best_BT
 
     return curve_step
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tracking.events import shown
+
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = (
     "ModelConfig.num_layers = 1",
@@ -87,6 +89,7 @@ def test_hosts_that_come_and_go_give_the_losses_of_one_process(tmp_path: Path) -
     ended = end(hosts)
     assert [code for code, _ in ended] == [0, 0], ended
     assert "error" not in ended[0][1] + ended[1][1]
+    assert "train: step" in ended[0][1] and "train:" not in ended[1][1]
     last = max(int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdigit())
     assert 12 <= last == max(losses(run)) < 30
 
@@ -94,6 +97,9 @@ def test_hosts_that_come_and_go_give_the_losses_of_one_process(tmp_path: Path) -
     expected, found = losses(whole), losses(run)
     assert found.keys() == expected.keys() == set(range(1, 31))
     assert found == pytest.approx(expected, rel=1e-6)
+    watched = [(step, value) for step, name, value in shown(run / "tensorboard") if name == "train/loss"]
+    assert watched == sorted(watched) and dict(watched) == pytest.approx(expected, rel=1e-6)
+    assert len(watched) == 30 and len(list((run / "tensorboard").iterdir())) == 3
 
 
 @pytest.mark.slow

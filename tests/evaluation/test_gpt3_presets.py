@@ -35,7 +35,7 @@ OF_THE_PAPER = [t for t in TFDS_TASKS if not any(fnmatch.fnmatchcase(t, p) for p
 
 
 def load(path: Path) -> tuple[EvalConfig, list[str]]:
-    settings, overrides, _ = config.load_eval([str(path)])
+    settings, overrides, *_ = config.load_eval([str(path)])
     patterns = overrides["tfds"]["names"]
     return settings, [task for task in TFDS_TASKS if any(fnmatch.fnmatchcase(task, p) for p in patterns)]
 
@@ -76,7 +76,7 @@ def prompts(name: str, k: int, rows: dict[str, list[Any]], macro: str, folder: P
     """The first prompt of each task that a preset for K = k makes of files, with its answer after a mark."""
     for stem, lines in rows.items():
         (folder / f"{stem}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    settings, overrides, _ = config.load_eval([str(FOLDER / name)], [f"{macro} = '{folder}/*.jsonl'"])
+    settings, overrides, *_ = config.load_eval([str(FOLDER / name)], [f"{macro} = '{folder}/*.jsonl'"])
     assert settings.ks == (0, 1, k)
     shorter = EvalConfig(tasks=settings.tasks, ks=(2,), instruction=settings.instruction, seeds=1, queries=1)
     plan = make_plan(shorter, build_tasks(rebuild(overrides)), ByteTokenizer(), 10**4)

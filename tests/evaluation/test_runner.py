@@ -21,7 +21,9 @@ from icl.evaluation.records import Record, read_records, write_lines
 from icl.evaluation.results import MEAN, METRICS
 from icl.evaluation.runner import describe, evaluate
 from icl.tasks import build_tasks, rebuild
+from icl.tracking.markdown import visible
 from icl.training.checkpoints import Checkpoints, read_description
+from tests.tracking.events import shown
 from tests.training.small import one_device_setup
 
 CONFIG = EvalConfig(ks=(0, 2, 4), queries=14, seeds=2, batch_rows=8, bootstrap=100)
@@ -127,6 +129,31 @@ def test_lookup_tasks_are_split_by_whether_the_query_was_shown(whole: Path) -> N
     assert {r["slice"] for r in rows(whole) if r["task"] == "cipher"} == {"all"}
 
 
+def test_trackers_show_the_results_of_the_run(whole: Path) -> None:
+    """Every score of a task and K at the checkpoint's step, the figures of the report, and whole prompts."""
+    found = shown(whole / "tensorboard" / "tiny")
+    scores = {
+        (
+            5,
+            f"exact_match/{r['task']}/{'with' if r['instruction'] else 'without'}_instruction/k{r['k']:02d}",
+        ): r
+        for r in rows(whole)
+        if (r["checkpoint"], r["metric"], r["slice"]) == ("tiny", "exact_match", "all")
+    }
+    assert len(scores) == 3 * 3 * 2  # two tasks and their mean, K, with and without instruction
+    prompts = [row for row in found if row[1].startswith("prompts/")]
+    assert {row[:2]: row[2] for row in found if row not in prompts} == {
+        place: pytest.approx(r["value"]) for place, r in scores.items()
+    }
+    kept = {record.task: record.prompt for record in records(whole) if record.prompt is not None}
+    assert len(kept) == 2
+    for _, name, text in prompts:
+        assert visible(kept[name.removeprefix("prompts/")] or "") in text
+    assert {name: png for _, name, png in shown(whole / "tensorboard")} == {
+        f"figures/{path.stem}": path.read_bytes() for path in whole.glob("*.png")
+    }
+
+
 def test_baselines_stand_once_beside_the_checkpoints(whole: Path) -> None:
     found = [r for r in rows(whole) if r["checkpoint"] == "baseline" and r["task"] == "word_label"]
     scorings = {f"baseline:{rule}" for rule in ("chance", "copy", "majority", "lookup", "ceiling")}
@@ -169,7 +196,7 @@ def test_an_evaluation_killed_between_or_in_writes_ends_in_the_same_bytes(
 def test_a_finished_evaluation_reads_no_parameters_again(
     run: Path, whole: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(runner, "restore_params")
+    monkeypatch.delattr("icl.evaluation.subjects.restore_params")
     evaluate([run], CONFIG, copy)
     assert contents(copy) == contents(whole)
 
@@ -222,3 +249,15 @@ def test_checkpoints_get_the_shortest_labels_that_tell_them_apart(run: Path, tmp
     assert runner.find_subjects([run])[0].label == "tiny"
     with pytest.raises(InputError, match="each checkpoint once"):
         runner.find_subjects([run, run / "checkpoints"])
+
+
+def test_checkpoints_of_one_run_have_its_name(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "other"))
+    shutil.copytree(run / "checkpoints" / "5", copied / "checkpoints" / "7")
+    paths = [copied / "checkpoints" / "5", copied / "checkpoints" / "7"]
+    assert [(s.label, s.run) for s in runner.find_subjects(paths)] == [
+        ("other@5", "other"),
+        ("other@7", "other"),
+    ]
+    found = runner.find_subjects([run, copied])
+    assert [(s.label, s.run) for s in found] == [("tiny", "tiny"), ("other", "other")]

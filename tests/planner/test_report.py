@@ -6,9 +6,9 @@ import pytest
 
 from icl.planner.compiling import Plan, plan_evaluation
 from icl.planner.memory import Allocation
-from icl.planner.progress import duration
 from icl.planner.report import plan_json, plan_text, ranking_text
 from icl.planner.roofline import plan_roofline
+from icl.progress import duration
 from tests.planner.plans import H100, TRIPS, V5E, compiled_plan, estimated_plan
 from tests.training.small import small_run
 

@@ -16,10 +16,10 @@ from icl.parallel.mesh import MeshConfig
 from icl.planner import search as searching
 from icl.planner.compiling import Layout, Plan, estimate_training, lay_out
 from icl.planner.memory import SAFE_SHARE
-from icl.planner.progress import time_left
 from icl.planner.roofline import plan_roofline
 from icl.planner.search import candidates, gin_lines, search, setting_text
 from icl.planner.topology import Topology
+from icl.progress import time_left
 from icl.training.config import RunConfig
 from tests.planner.plans import H100, V5E
 from tests.training.small import small_run

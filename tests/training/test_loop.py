@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import random
@@ -12,10 +13,13 @@ import pytest
 
 from icl.data.rows import Rows
 from icl.errors import InputError
+from icl.tracking.config import TrackingConfig
 from icl.training import train
 from icl.training.checkpoints import read_description
 from icl.training.config import RunConfig
 from icl.training.metrics import MetricWriters
+from tests.tracking.events import shown
+from tests.tracking.stand_in import Calls, install
 from tests.training.small import small_run
 
 _TIMES = {"tokens_per_second", "mfu", "data_waits"}
@@ -28,6 +32,11 @@ def _lines(workdir: Path) -> list[dict[str, Any]]:
 
 def _without_times(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in _TIMES} for line in _lines(workdir)]
+
+
+def _watched(workdir: Path) -> list[tuple[int, str, Any]]:
+    """What TensorBoard shows of a run, speed apart."""
+    return [row for row in shown(workdir / "tensorboard") if not row[1].startswith("speed/")]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +69,12 @@ def test_a_run_writes_each_step_and_its_curve(whole: Path) -> None:
     assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [2, 4, 6]
 
 
-def test_sigterm_saves_and_the_resumed_run_equals_the_whole_one(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Calls]:
+    """The same run, ended by SIGTERM after two steps or three and begun again, and what W&B was told."""
+    folder = tmp_path_factory.mktemp("resumed")
     run = small_run(mesh=ALL_DEVICES, train={"eval_every": 3, "keep_last": 9})
+    run = dataclasses.replace(run, tracking=TrackingConfig(wandb_project="shots"))
     write = MetricWriters.write
 
     def terminate(self: MetricWriters, line: Any) -> None:
@@ -71,21 +82,64 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_whole_one(
         if line["step"] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(MetricWriters, "write", terminate)
-    assert not train(run, tmp_path)
-    assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
-    assert read_description(tmp_path).step == 3
-    monkeypatch.undo()
-    assert train(run, tmp_path)
-    assert _without_times(tmp_path) == _without_times(whole)
-    assert read_description(tmp_path).checksums == read_description(whole).checksums
-    assert read_description(tmp_path).tokens == 6 * 512
+    with pytest.MonkeyPatch.context() as patch:
+        calls = install(folder / "site", patch)
+        with patch.context() as inner:
+            inner.setattr(MetricWriters, "write", terminate)
+            assert not train(run, folder / "run")
+        assert [line["step"] for line in _lines(folder / "run")] == [1, 2, 3]
+        assert read_description(folder / "run").step == 3
+        assert train(run, folder / "run")
+    return folder / "run", calls
+
+
+def test_sigterm_saves_and_the_resumed_run_equals_the_whole_one(
+    whole: Path, resumed: tuple[Path, Calls]
+) -> None:
+    workdir, _ = resumed
+    assert _without_times(workdir) == _without_times(whole)
+    assert read_description(workdir).checksums == read_description(whole).checksums
+    assert read_description(workdir).tokens == 6 * 512
+    assert _watched(workdir) == _watched(whole)
+
+
+def test_weights_and_biases_is_told_what_tensorboard_is_and_goes_on_as_one_run(
+    resumed: tuple[Path, Calls],
+) -> None:
+    workdir, calls = resumed
+    assert len({call["id"] for call in calls.named("init")}) == 1 and len(calls.named("finish")) == 2
+    assert calls.named("init")[0]["config"]["TrainConfig"]["batch_tokens"] == 512
+    logged = [(call["step"], name) for call in calls.named("log") for name in call["data"]]
+    assert logged == [(step, name) for step, name, _ in shown(workdir / "tensorboard")]
+
+
+def test_a_run_can_be_watched(whole: Path) -> None:
+    """Its numbers at every step, and curves as a figure and prompts where it measured them."""
+    found = _watched(whole)
+    losses = [(step, pytest.approx(value)) for step, name, value in found if name == "train/loss"]
+    assert losses == [(line["step"], line["loss"]) for line in _lines(whole)]
+    at = {name: [step for step, other, _ in found if other == name] for _, name, _ in found}
+    assert at["held_out/k_curve"] == at["held_out/cipher"] == at["held_out/word_label"] == [3, 6]
+    curve = _lines(whole)[5]["curve"]["without"]["cipher"]["loss"]
+    assert (6, "held_out_loss/cipher/without_instruction/k02", pytest.approx(curve[2])) in found
+    assert {value[:4] for _, name, value in found if name == "held_out/k_curve"} == {b"\x89PNG"}
 
 
 def test_a_finished_run_trains_no_further(whole: Path) -> None:
-    before = (whole / "metrics.jsonl").read_bytes()
-    assert train(small_run(mesh=ALL_DEVICES), whole)
-    assert (whole / "metrics.jsonl").read_bytes() == before
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert train(small_run(mesh=ALL_DEVICES, train={"eval_every": 3, "keep_last": 9}), whole)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icl.tracking.config.find_spec", lambda name: None)
+    monkeypatch.setattr("icl.training.loop.Setup", None)
+    run = dataclasses.replace(small_run(), tracking=TrackingConfig(wandb_project="shots"))
+    with pytest.raises(InputError, match=r"pip install 'icl\[wandb\]'"):
+        train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_over_other_rows_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

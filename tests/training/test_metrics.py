@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icl.training.metrics import MetricWriters, Progress, drop_after, plain, scalars
+from icl.tracking.config import TrackingConfig
+from icl.training.metrics import MetricWriters, drop_after, plain, scalars
+from tests.tracking.events import shown
 
 
 def _lines(path: Path) -> list[int]:
@@ -57,22 +59,54 @@ def test_lines_are_on_the_disk_after_sync(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_tensorboard_gets_a_curve_at_powers_of_two() -> None:
-    line = {"step": 5, "tokens": 9, "loss": 1.0, "mfu": None, "curve": {"a": np.arange(6.0)}}
-    assert [name for name, _ in scalars(line)] == [
-        "loss",
-        "curve/a/k00",
-        "curve/a/k01",
-        "curve/a/k02",
-        "curve/a/k04",
+def test_trackers_get_numbers_in_groups_and_curves_at_powers_of_two() -> None:
+    curve = {
+        "loss": np.array([3.0, 2.0, 1.5, 1.0, np.nan], np.float32),
+        "answers": np.array([9, 9, 9, 9, 0], np.int32),
+    }
+    line = {
+        "step": 5,
+        "tokens": 9,
+        "loss": np.float32(1.5),
+        "skipped": 0,
+        "tokens_per_second": 7.5,
+        "mfu": None,
+        "task_loss": {"cipher": np.float32(0.5), "affine": np.float32(np.nan)},
+        "excluded": {"affine": 4},
+        "curve": {"without": {"cipher": curve}},
+    }
+    assert scalars(line) == {
+        "train/tokens": 9,
+        "train/loss": 1.5,
+        "train/skipped": 0,
+        "speed/tokens_per_second": 7.5,
+        "task_loss/cipher": 0.5,
+        "excluded/affine": 4,
+        "held_out_loss/cipher/without_instruction/k00": 3.0,
+        "held_out_loss/cipher/without_instruction/k01": 2.0,
+        "held_out_loss/cipher/without_instruction/k02": 1.5,
+    }
+
+
+def test_a_start_drops_from_tensorboard_what_it_drops_from_metrics(tmp_path: Path) -> None:
+    for start, last in ((0, 5), (3, 6)):
+        with MetricWriters(tmp_path, start) as writers:
+            for step in range(start + 1, last + 1):
+                writers.write({"step": step, "loss": np.float32(start)})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [
+        *((k, 0) for k in (1, 2, 3)),
+        (4, 3),
+        (5, 3),
+        (6, 3),
+    ]
+    assert [(step, value) for step, _, value in shown(tmp_path / "tensorboard")] == [
+        (line["step"], line["loss"]) for line in lines
     ]
 
 
-def test_without_a_terminal_the_progress_is_seldom_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("xs", 100, 0)
-    for step in range(1, 101):
-        progress.update(step, 1.0, 2000.0, 0.5)
-    progress.close()
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("xs: step 100/100, loss 1.0000, 2,000 tokens/s, MFU 50%")
+def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
+    with MetricWriters(tmp_path, 0, TrackingConfig(tensorboard=False)) as writers:
+        writers.write({"step": 1, "loss": np.float32(2.5)})
+        writers.sync()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

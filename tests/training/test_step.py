@@ -199,7 +199,7 @@ def test_the_curve_counts_exact_answers_by_task_and_example() -> None:
     held_out = type(SETUP.rows)(SETUP.run.data, SETUP.tasks, SETUP.tokenizer, "held_out")
     batch = stack([held_out[i] for i in range(6)])
     step = jax.jit(make_curve_step(SETUP.model, num_components=2, num_examples=12))
-    sums = step(STATE.params, batch)
+    sums, best = step(STATE.params, batch)
     log_p = np.asarray(_log_probabilities(STATE.params, batch))
     answers, exact, tokens, loss = (np.zeros((2, 12)) for _ in range(4))
     for row in range(6):
@@ -217,6 +217,7 @@ def test_the_curve_counts_exact_answers_by_task_and_example() -> None:
     np.testing.assert_array_equal(sums.exact_CK, exact)
     np.testing.assert_array_equal(sums.tokens_CK, tokens)
     np.testing.assert_allclose(sums.loss_CK, loss, rtol=1e-4)
+    np.testing.assert_array_equal(best, log_p.argmax(-1))
 
 
 def test_a_model_that_knows_the_answers_has_a_perfect_curve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +227,8 @@ def test_a_model_that_knows_the_answers_has_a_perfect_curve(monkeypatch: pytest.
         return 50.0 * jax.nn.one_hot(np.asarray(batch.targets_BT).reshape(-1), SETUP.model.vocab_size)
 
     monkeypatch.setattr(loss, "_logits", oracle)
-    sums = make_curve_step(SETUP.model, num_components=2, num_examples=12)(STATE.params, batch)
+    sums, _ = make_curve_step(SETUP.model, num_components=2, num_examples=12)(STATE.params, batch)
     np.testing.assert_array_equal(sums.exact_CK, sums.answers_CK)
     np.testing.assert_array_equal(sums.correct_CK, sums.tokens_CK)
     assert float(jnp.sum(sums.answers_CK)) > 0
-    assert bool(jnp.all(score(SETUP.model, STATE.params, batch).correct_BT))
+    np.testing.assert_array_equal(score(SETUP.model, STATE.params, batch).best_BT, batch.targets_BT)

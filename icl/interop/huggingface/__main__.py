@@ -9,11 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from icl.errors import InputError
+from icl.progress import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,8 +73,8 @@ def _import(settings: argparse.Namespace) -> None:
         return
     if settings.step < 0:
         raise InputError(f"--step {settings.step}: expected 0 or more")
-    with _progress(4 * described.params, "importing") as bar:
-        import_folder(folder, settings.workdir, step=settings.step, progress=bar.update)
+    with Progress("import", 4 * described.params, unit="B") as bar:
+        import_folder(folder, settings.workdir, step=settings.step, progress=bar.advance)
     print(f"{settings.workdir}: checkpoint of step {settings.step}, parameters only")
 
 
@@ -94,7 +92,7 @@ def _export(settings: argparse.Namespace) -> None:
     print(f"{folder}, step {step}: {params:,} parameters, as {described['architectures'][0]}")
     if settings.dry_run:
         return
-    with _progress(4 * params, "exporting") as bar:
+    with Progress("export", 4 * params, unit="B") as bar:
         export_checkpoint(
             folder,
             settings.folder,
@@ -102,13 +100,9 @@ def _export(settings: argparse.Namespace) -> None:
             architecture=settings.architecture,
             dtype=settings.dtype,
             max_shard_bytes=int(settings.max_shard_gb * 1e9),
-            progress=bar.update,
+            progress=bar.advance,
         )
     print(f"{settings.folder}: written")
-
-
-def _progress(total: int, name: str) -> "tqdm[Any]":
-    return tqdm(total=total, desc=name, unit="B", unit_scale=True, file=sys.stderr)
 
 
 if __name__ == "__main__":
