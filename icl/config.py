@@ -124,14 +124,11 @@ def config_text(run: RunConfig) -> str:
 def find_gin_file(name: str, beside: Path | None = None) -> Path:
     """The gin file of that path, or of that name in a folder given or in the package's gin folder.
 
-    `gin/runs/smoke.gin`, the path in a checkout, is also a name in the package: commands of the README work
-    from any folder.
-
     Raises:
-      InputError: there is none, or it is a folder; names those of the package that are spelt nearly so.
+      InputError: there is none, or it is a folder; tells of names like it.
     """
-    folders = [*([beside] if beside else []), Path(), _GIN_FOLDER, _GIN_FOLDER.parent]
-    for folder in folders:
+    own = [_GIN_FOLDER, _GIN_FOLDER.parent]  # the latter for gin/runs/smoke.gin, as paths in a checkout are
+    for folder in [*([beside] if beside else []), Path(), *own]:
         if (folder / name).is_file():
             return folder / name
     problem = "is a folder" if Path(name).is_dir() else "does not exist"
@@ -141,17 +138,16 @@ def find_gin_file(name: str, beside: Path | None = None) -> Path:
 
 
 def _near(name: str) -> str:
-    """`; near: 'runs/smoke.gin'`: names of the package's gin files like one that is none; empty without."""
+    """`; near: 'runs/smoke.gin'`: at most three gin files of the package that are spelt almost like it."""
     wanted = PurePosixPath(f"{name.removesuffix('.gin').removeprefix('gin/')}.gin")
-    likeness: dict[str, float] = {}
-    for path in sorted(_GIN_FOLDER.rglob("*.gin")):
-        known = path.relative_to(_GIN_FOLDER).as_posix()
-        pairs = ((str(wanted), known), (wanted.name, path.name))
-        likeness[known] = max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-    near = [known for known in sorted(likeness, key=lambda known: -likeness[known]) if likeness[known] > 0.8][
-        :3
-    ]
-    return f"; near: {', '.join(map(repr, near))}" if near else ""
+
+    def likeness(known: PurePosixPath) -> float:
+        pairs = ((str(wanted), str(known)), (wanted.name, known.name))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    names = sorted(PurePosixPath(path.relative_to(_GIN_FOLDER)) for path in _GIN_FOLDER.rglob("*.gin"))
+    near = sorted((known for known in names if likeness(known) > 0.8), key=likeness, reverse=True)[:3]
+    return f"; near: {', '.join(repr(str(known)) for known in near)}" if near else ""
 
 
 def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:

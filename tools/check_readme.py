@@ -39,7 +39,7 @@ from tools.readme_copy import run_readme
 ROOT = Path(__file__).resolve().parents[1]
 BINARIES = ("icl.train", "icl.eval", "icl.plan")
 FOLDERS = ("docs/", "experiments/", "gin/", "icl/", "tests/", "tools/")
-HARMLESS = ("cd", "git", "huggingface-cli", "source")
+HARMLESS = ("cd", "git", "huggingface-cli", "source", "tensorboard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
