@@ -84,7 +84,7 @@ class _Fields:
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
             self.refuse(name, value, "a positive integer")
         return int(value)
 
