@@ -21,12 +21,17 @@ _PROBES = ("  two  spaces ", "a\n\tb\n", "ﬁ Å Ⅳ", "☃ \U0001f600\x00\x7f",
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back. The start token begins every segment and ends every document."""
+    """Text to token ids and back. The start token begins every segment and ends every document.
+
+    `prompt_start` are the tokens that stand before every text, `end_ids` those that end a generated one.
+    """
 
     kind: str
     vocab_size: int
     start_id: int
     pad_id: int
+    prompt_start: tuple[int, ...]
+    end_ids: tuple[int, ...]
 
     def __hash__(self) -> int: ...
 
@@ -62,6 +67,8 @@ class ByteTokenizer:
     vocab_size = 264
     start_id = 256
     pad_id = 257
+    prompt_start: tuple[int, ...] = (start_id,)
+    end_ids: tuple[int, ...] = (start_id,)
 
     @property
     def fingerprint(self) -> str:
@@ -103,6 +110,8 @@ class SentencePieceTokenizer:
         self.vocab_size = self._processor.vocab_size()
         self.start_id = self._processor.bos_id()
         self.pad_id = self._processor.pad_id()
+        self.prompt_start: tuple[int, ...] = (self.start_id,)
+        self.end_ids: tuple[int, ...] = (self.start_id,)
         if min(self.start_id, self.pad_id) < 0:
             raise InputError(
                 f"{source}: has no start or no pad token; train one with tools/train_tokenizer.py"
