@@ -105,13 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if max(apart) < TOLERANCE else 1
 
 
-def random_params(config: ModelConfig) -> Any:
+def random_params(config: ModelConfig, std: float = INIT_STD) -> Any:
     """Weights and biases large enough that options differ by several nats; scales of norms around one."""
     rng = np.random.default_rng(0)
 
     def leaf(path: Any, shaped: Any) -> Any:
         mean = float(getattr(path[-1], "key", None) == "scale")
-        return rng.normal(mean, INIT_STD, shaped.shape).astype(np.float32)
+        return rng.normal(mean, std, shaped.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, model.abstract_params(config))
 
@@ -246,6 +246,8 @@ def byte_tokenizer() -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A", special_tokens=[(start, TOKENIZER.start_id)]
     )
+    others = [f"<{number}>" for number in range(TOKENIZER.pad_id + 1, TOKENIZER.vocab_size)]
+    tokenizer.add_special_tokens([start, f"<{TOKENIZER.pad_id}>", *others])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=start, eos_token=start, pad_token=f"<{TOKENIZER.pad_id}>"
     )
