@@ -9,14 +9,36 @@ Importing this makes the model known to the harness:
 the synthetic tasks of the GPT-3 paper for it.
 """
 
-try:
-    import lm_eval as _  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "lm-eval is not installed; expected the extra 'harness': pip install 'icl[harness]'", name=error.name
-    ) from error
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from icl.interop.lm_eval.adapter import IclLM
-from icl.interop.lm_eval.loading import ModelArgs
+if TYPE_CHECKING:
+    from icl.interop.lm_eval.adapter import IclLM
+    from icl.interop.lm_eval.loading import ModelArgs
 
 __all__ = ["IclLM", "ModelArgs"]
+
+MISSING = "lm-eval is not installed; expected the extra 'harness': pip install 'icl[harness]'"
+
+
+def _register() -> None:
+    """Tells the harness where its model `icl` is; JAX is imported when it is asked for."""
+    import lm_eval.models  # noqa: F401  (the harness registers its own models only where there is none yet)
+    from lm_eval.api.registry import model_registry
+
+    if "icl" not in model_registry:
+        model_registry.register("icl", target="icl.interop.lm_eval.adapter:IclLM")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if find_spec("lm_eval") is None:
+        raise ImportError(MISSING)
+    from icl.interop.lm_eval import adapter, loading
+
+    return adapter.IclLM if name == "IclLM" else loading.ModelArgs
+
+
+if find_spec("lm_eval") is not None:
+    _register()

@@ -25,7 +25,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook, TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import postprocess_generated_text
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 from tqdm import tqdm
 
 from icl.data.keys import digest
@@ -113,7 +113,16 @@ class IclLM(TemplateLM):
     ) -> "IclLM":
         """As the harness's, but `model_args` win over its flags instead of clashing with them."""
         flags = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        return cls(**{**flags, **arg_dict})
+        arguments = {**flags, **arg_dict}
+        arguments.pop("trust_remote_code", None)  # the harness's flag is for data sets, too
+        return cls(**arguments)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> "IclLM":
+        """As `create_from_arg_obj`, of "checkpoint=runs/mine,step=1000"."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @property
     def eot_token_id(self) -> int:
