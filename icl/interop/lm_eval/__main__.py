@@ -20,6 +20,7 @@
 `ls tasks` its tasks.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("lm_eval") is None:
         raise InputError(MISSING)
 
+    # Or the library of data sets would count every file of one's own that is read, over the network.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     from lm_eval.__main__ import cli_evaluate
 
     from icl.compilation_cache import use_compilation_cache

@@ -20,6 +20,8 @@ _BRANCHES = 4
 """So many prompts, at most, are read one after the other from one cache."""
 _SPARED = 0.8
 """Prompts are read from what they share where that leaves so much to read, or less."""
+_FEWEST_TOKENS = 16
+"""A shorter beginning is not worth it."""
 _SHAPES = 4
 _POSITIONS_A_SHAPE = 2**15
 """Positions to read for each shape: compiling one more for fewer takes longer than it saves."""
@@ -104,9 +106,12 @@ def _closed(node: _Node, fewest: int, rows: int, may_branch: bool) -> _Node:
     node.cost = sum(child.cost for child in children)
     count = node.last - node.first
     ways = {}
+    may_branch = may_branch and count <= _BRANCHES
+    if node.depth < _FEWEST_TOKENS:
+        return node
     if count >= fewest and count > 1:
         ways["common"] = node.depth * math.ceil(count / rows) + node.tokens - count * node.depth
-    if may_branch and count <= _BRANCHES:
+    if may_branch:
         ways["branches"] = node.longest + count * (node.longest - node.depth)
     if ways:
         read = min(ways, key=lambda way: ways[way])
