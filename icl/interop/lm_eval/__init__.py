@@ -1,12 +1,12 @@
-"""The evaluation harness (lm-eval) with models of ours, without torch: its model `icl`, a command, task files.
+"""The evaluation harness (lm-eval) with models of ours, without torch: its model, a command, task files.
 
 Importing this makes the model known to the harness:
 
     lm_eval.simple_evaluate(model="icl", model_args="checkpoint=runs/mine", tasks=[...])
     lm_eval.simple_evaluate(model=IclLM(config=config, params=params, tokenizer=tokenizer), tasks=[...])
 
-`python -m icl.interop.lm_eval` takes the harness's own flags, and `python -m icl.interop.lm_eval.tasks` writes
-the synthetic tasks of the GPT-3 paper for it.
+`python -m icl.interop.lm_eval` takes the harness's own flags, and `python -m icl.interop.lm_eval.tasks`
+writes the synthetic tasks of the GPT-3 paper for it.
 """
 
 from importlib.util import find_spec

@@ -16,8 +16,8 @@
     data=N,fsdp=N,tensor=N  devices along the axes of the mesh; -1 takes what the others leave
 
 `--tasks icl_gpt3_synthetic --include_path DIR` asks the synthetic tasks of the GPT-3 paper, once
-`python -m icl.interop.lm_eval.tasks --output_dir DIR` has written them. `run --help` lists the harness's flags,
-`ls tasks` its tasks.
+`python -m icl.interop.lm_eval.tasks --output_dir DIR` has written them. `run --help` lists the harness's
+flags, `ls tasks` its tasks.
 """
 
 import os

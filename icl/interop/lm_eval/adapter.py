@@ -99,8 +99,7 @@ class IclLM(TemplateLM):
         config = self._loaded.config
         if args.max_length is not None and args.max_length > config.max_length:
             raise InputError(
-                f"model_args: max_length = {args.max_length}: expected at most {config.max_length}, the context "
-                "of the model"
+                f"model_args: max_length = {args.max_length}: expected at most {config.max_length}, as the model"
             )
         self._tokenizer = self._loaded.tokenizer
         self._encode = functools.lru_cache(maxsize=256)(lambda text: tuple(self._tokenizer.encode(text)))
@@ -303,7 +302,7 @@ class IclLM(TemplateLM):
         return [found[each] for each in continuations]
 
     def _generate(self, contexts: Sequence[str], how: Generation) -> Iterator[tuple[int, str]]:
-        """What follows each context, with its number; equal contexts are read once where nothing is sampled."""
+        """What follows each context, with its number; equal ones are read once where nothing is sampled."""
         room = self.max_length - how.max_tokens
         if room < 1:
             raise InputError(

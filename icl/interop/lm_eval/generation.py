@@ -73,4 +73,6 @@ def _refuse_others(given: Mapping[str, Any], *, samples: bool, width: int) -> No
         values = _OF_SAMPLING.get(name) if samples else None
         values = neutral.get(name, values)
         if values is not None and value is not None and value not in values:
-            raise InputError(f"generation_kwargs: {name} = {value!r} is not implemented; expected {values[0]!r}")
+            raise InputError(
+                f"generation_kwargs: {name} = {value!r} is not implemented; expected {values[0]!r}"
+            )

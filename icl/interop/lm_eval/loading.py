@@ -144,7 +144,7 @@ def in_memory(config: ModelConfig, params: Any, tokenizer: Tokenizer) -> Loaded:
     """A model that is not from a checkpoint."""
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
-            f"tokenizer: has {tokenizer.vocab_size} tokens, expected at most {config.vocab_size}, as the model"
+            f"tokenizer: has {tokenizer.vocab_size} tokens, expected at most the model's {config.vocab_size}"
         )
     return Loaded(config, params, tokenizer, _common(config, tokenizer))
 

@@ -1,9 +1,9 @@
 """From prompts that come in any order to requests that read what they share once.
 
-The harness hands over prompts without saying which belong together, so that is read off their tokens: sorted,
-they are the leaves of a trie. Where many go on from one node (a fixed set of demonstrations), the beginning is
-read once for all of them; where two to four do (the two contexts of a Winograd schema), one follows the other
-in one cache. Either has to spare a fifth of what is to be read.
+The harness hands over prompts without saying which belong together, so that is read off their tokens:
+sorted, they are the leaves of a trie. Where many go on from one node (a fixed set of demonstrations), the
+beginning is read once for all of them; where two to four do (the two contexts of a Winograd schema), one
+follows the other in one cache. Either has to spare a fifth of what is to be read.
 """
 
 import dataclasses
@@ -139,8 +139,9 @@ def static_shapes(requests: Sequence[Request], longest: int) -> list[Shape]:
       longest: The context; no prompt is longer.
     """
     counts = Counter(request.shape for request in requests)
+    rounded: Counter[Shape] = Counter()
     for steps in (8, 4, 2, 1):
-        rounded: Counter[Shape] = Counter()
+        rounded.clear()
         for shape, count in counts.items():
             rounded[_rounded(shape, steps, longest)] += count
         if len(rounded) <= _DISTINCT:

@@ -3,19 +3,19 @@
     python -m icl.interop.lm_eval.tasks --output_dir DIR [--data FOLDER] [--queries 2000]
     python -m icl.interop.lm_eval --include_path DIR --tasks icl_gpt3_synthetic --model_args checkpoint=RUN
 
-Ten tasks of arithmetic and five of scrambled words (arXiv 2005.14165, section 3.9), each with documents to test
-and others to show: no operands or word of the one occur in the other, and every task names its few-shot split,
-without which the harness draws demonstrations from the tested documents. Prompts, numbers of demonstrations (50
-and 100) and the text at which an answer ends are the paper's; `--num_fewshot` sets another number. Documents
-are generated, those to test from what our training holds out by default; with `--data` they are those of the
-paper's own files (`data/` of openai/gpt-3), a quarter of which is kept to be shown.
+Ten tasks of arithmetic and five of scrambled words (arXiv 2005.14165, section 3.9), each with documents to
+test and others to show: no operands or word of the one occur in the other, and every task names its few-shot
+split, without which the harness draws demonstrations from the tested documents. Prompts, numbers of
+demonstrations (50 and 100) and the text at which an answer ends are the paper's; `--num_fewshot` sets another
+number. Documents are generated, those to test from what our training holds out by default; with `--data` they
+are those of the paper's own files (`data/` of openai/gpt-3), a quarter of which is kept to be shown.
 """
 
 import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the paper's own files, as .jsonl or .jsonl.gz")
     parser.add_argument("--queries", type=int, default=2000, help="documents to test, a task, at most")
     parser.add_argument("--demonstrations", type=int, default=2000, help="documents to show, a task")
-    parser.add_argument("--held_out_share", type=float, help="of operands and words; as in training by default")
+    parser.add_argument(
+        "--held_out_share", type=float, help="of operands and words; as in training by default"
+    )
     settings = parser.parse_args(arguments)
     for name in ("queries", "demonstrations"):
         if getattr(settings, name) < 1:
@@ -161,24 +163,32 @@ def _document(task: BatteryTask, example: Example) -> Document:
     }
 
 
-def _read(folder: Path, tasks: Iterable[tuple[str, BatteryTask]], queries: int) -> Iterator[Written]:
+def _example(task: BatteryTask, document: Document) -> Example:
+    """The example that a document in that form holds."""
+    template = task.template
+    text = document["context"].strip().removeprefix(template.input_prefix).removesuffix(template.separator)
+    return Example(text, document["completion"].strip())
+
+
+def _read(folder: Path, tasks: Sequence[tuple[str, BatteryTask]], queries: int) -> Iterator[Written]:
     """The tasks of which the folder has a file, its documents divided by what they ask."""
-    found = False
+    paths = {task.name: path for _, task in tasks for path in sorted(folder.glob(f"{task.name}*"))[:1]}
+    missing = [task.name for _, task in tasks if task.name not in paths]
+    if not paths:
+        raise InputError(f"--data {folder}: holds none of the paper's files; expected data/ of openai/gpt-3")
+    if missing:
+        print(f"left out, as {folder} has no such file: {', '.join(missing)}", file=sys.stderr)
     for family, task in tasks:
-        path = next(iter(sorted(folder.glob(f"{task.name}*"))), None)
-        if path is None:
-            print(f"{PREFIX}{task.name}: left out, no {folder / task.name}.jsonl", file=sys.stderr)
+        if task.name not in paths:
             continue
-        found = True
+        path = paths[task.name]
         parts: tuple[list[Document], list[Document]] = ([], [])
         for document in _documents(path):
-            example = Example(document["context"].strip(), document["completion"].strip())
-            parts[fraction("shown", _key(task, example)) < _SHOWN_SHARE].append(document)
+            key = _key(task, _example(task, document))
+            parts[fraction("shown", key) < _SHOWN_SHARE].append(document)
         if not all(parts):
             raise InputError(f"{path}: holds too few documents to test some and show others")
         yield Written(task, family, parts[0][:queries], parts[1])
-    if not found:
-        raise InputError(f"--data {folder}: holds none of the paper's files; expected data/ of openai/gpt-3")
 
 
 def _documents(path: Path) -> Iterator[Document]:
