@@ -3,13 +3,13 @@
     python -m tools.check_harness [--model FOLDER] [--documents 24] [--layers 2] [--width 64] [--rounds 2]
 
 Both get the same weights and the same local task file, with 0, 1 and 5 demonstrations: options, contexts
-that differ (as of Winograd schemas), cloze, rolling likelihoods, and text, greedy and by beam search. Every
-sixth document is longer than the context. Without `--model` the weights are those of a GPT-2 of random
-weights, read as bytes; with it, any folder of Hugging Face that both can read. Printed is, for each kind of
-request, the largest difference of a log-likelihood, how many texts and greedy flags differ, and the time that
-either spends on requests, the fastest of its rounds, ours without compilation; of several batch sizes of the
-other the fastest counts. (It sums in float32, which is most of the difference of rolling likelihoods.)
-Wants the extra `peers` (torch, transformers, lm-eval); no network.
+that differ (as of Winograd schemas), cloze, rolling likelihoods, and text, greedy and by beam search. Some
+documents are longer than the context. Without `--model` the weights are those of a GPT-2 of random weights,
+read as bytes; with it, any folder of Hugging Face that both can read. Printed is, for each kind of request,
+the largest difference of a log-likelihood, how many texts and greedy flags differ, and the time that either
+spends on requests, on the clock and as a ratio also of all processors: the fastest of its rounds, ours without
+compilation; of several batch sizes of the other the fastest counts. (It sums in float32, which is most of the
+difference of rolling likelihoods.) Wants the extra `peers` (torch, transformers, lm-eval); no network.
 """
 
 import argparse
@@ -132,10 +132,14 @@ _METRICS = {
 
 
 class Run(NamedTuple):
-    """Responses of a model by number of the document, and the seconds it spent on requests."""
+    """Responses of a model by number of the document, and the seconds it spent on requests.
+
+    On a busy machine `clock` says little; `processors` are the seconds of all of them together.
+    """
 
     responses: dict[int, Any]
-    seconds: float
+    clock: float
+    processors: float
 
 
 class Compared(NamedTuple):
@@ -163,11 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--context", type=int, default=CONTEXT, help="in tokens; longer prompts lose their start"
     )
-    parser.add_argument(
-        "--words", type=int, default=12, help="of a passage, about; every sixth is far longer"
-    )
+    parser.add_argument("--words", type=int, default=12, help="of a passage, about")
+    parser.add_argument("--long", type=int, default=6, help="each so-many-th exceeds the context; 0 for none")
     parser.add_argument("--rounds", type=int, default=2, help="the fastest counts")
     parser.add_argument("--cases", default=",".join(case.name for case in CASES))
+    parser.add_argument("--ks", default=",".join(map(str, KS)), help="numbers of demonstrations")
     parser.add_argument("--batch_sizes", default="1,8", help="of the harness's model; the fastest counts")
     settings = parser.parse_args(arguments)
     host_memory.keep_freed_memory()
@@ -178,11 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ImportError as error:
             print(f"{error}; expected the extra 'peers': pip install -e '.[peers]'", file=sys.stderr)
             return 2
-        write_documents(Path(folder), settings.documents, settings.words, settings.context)
-        print(f"{models}\n\n{'requests':10}  K number distinct    apart differ   ours  harness  ratio")
+        write_documents(Path(folder), settings)
+        print(
+            f"{models}\n\n{'requests':10}  K number distinct    apart differ   ours harness ratio processors"
+        )
         failed = False
         for case in CASES:
-            for k in case.ks if case.name in settings.cases.split(",") else ():
+            asked = [k for k in case.ks if str(k) in settings.ks.split(",")]
+            for k in asked if case.name in settings.cases.split(",") else ():
                 failed |= not compare(models, case, k, settings.rounds)
     return int(failed)
 
@@ -194,10 +201,11 @@ def compare(models: "Models", case: Case, k: int, rounds: int) -> bool:
     found = [difference(ours[0].responses, run.responses) for run in theirs]
     apart, differing = max(each.apart for each in found), max(each.differing for each in found)
     assert ours[0].responses == ours[-1].responses
-    mine, harness = (min(run.seconds for run in runs) for runs in (ours, theirs))
+    mine, harness = (min(run.clock for run in runs) for runs in (ours, theirs))
+    processors = [min(run.processors for run in runs) for runs in (ours, theirs)]
     print(
         f"{case.name:10} {k:2} {found[0].requests:6} {found[0].distinct:8} {apart:8.1e} {differing:6} "
-        f"{mine:6.2f} {harness:8.2f} {harness / mine:6.1f}",
+        f"{mine:6.2f} {harness:7.2f} {harness / mine:5.1f} {processors[1] / processors[0]:10.1f}",
         flush=True,
     )
     return apart < TOLERANCE and not differing
@@ -277,9 +285,10 @@ class Models:
                 for size in settings.batch_sizes.split(",")
             ]
         size = self.ours.get_model_info()["model_num_parameters"]
+        cores = f"torch {torch.__version__} on {os.cpu_count()} cores"
         self._named = (
-            f"lm-eval {lm_eval.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, "
-            f"{os.cpu_count()} cores; {size:,} parameters, context {self.ours.max_length}"
+            f"lm-eval {lm_eval.__version__}, transformers {transformers.__version__}, {cores}; "
+            f"{size:,} parameters, context {self.ours.max_length}"
         )
 
     def __str__(self) -> str:
@@ -287,7 +296,7 @@ class Models:
 
     def run(self, model: Any, case: Case, k: int) -> Run:
         """Asks one model everything."""
-        spent: list[float] = []
+        spent: list[tuple[float, float]] = []
         for method in _METHODS:
             setattr(model, method, _timed(getattr(type(model), method).__get__(model), spent))
         try:
@@ -299,7 +308,8 @@ class Models:
             for method in _METHODS:
                 delattr(model, method)
         (samples,) = results["samples"].values()
-        return Run({sample["doc_id"]: sample["resps"] for sample in samples}, sum(spent))
+        clock, processors = (sum(seconds) for seconds in zip(*spent, strict=True))
+        return Run({sample["doc_id"]: sample["resps"] for sample in samples}, clock, processors)
 
     def _task(self, case: Case, k: int) -> dict[str, Any]:
         metric = _METRICS.get(case.settings["output_type"], {"metric": "acc", "aggregation": "mean"})
@@ -317,24 +327,25 @@ class Models:
         }
 
 
-def _timed(call: Any, spent: list[float]) -> Any:
+def _timed(call: Any, spent: list[tuple[float, float]]) -> Any:
     def run(*arguments: Any, **options: Any) -> Any:
-        began = time.monotonic()
+        clock, processors = time.monotonic(), time.process_time()
         answers = call(*arguments, **options)
-        spent.append(time.monotonic() - began)
+        spent.append((time.monotonic() - clock, time.process_time() - processors))
         return answers
 
     return run
 
 
-def write_documents(folder: Path, number: int, words: int, context: int) -> None:
-    """Documents of a few sentences and questions; every sixth tested one is longer than the context."""
-    for split, count in (("train", 40), ("test", number)):
+def write_documents(folder: Path, settings: argparse.Namespace) -> None:
+    """Documents of a passage and a question; some of those tested are longer than the context."""
+    for split, count in (("train", 40), ("test", settings.documents)):
         with (folder / f"{split}.jsonl").open("w") as file:
             for n in range(count):
                 rng = generator("check of the harness", split, n)
-                is_long = split == "test" and n % 6 == 5
-                file.write(json.dumps(_document(rng, context if is_long else words)) + "\n")
+                is_long = split == "test" and settings.long and n % settings.long == settings.long - 1
+                words = settings.context if is_long else settings.words
+                file.write(json.dumps(_document(rng, words)) + "\n")
 
 
 def _document(rng: np.random.Generator, words: int) -> dict[str, Any]:

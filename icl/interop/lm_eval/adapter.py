@@ -97,9 +97,10 @@ class IclLM(TemplateLM):
                 "model_args: expected checkpoint=RUN; in Python, that or config, params and tokenizer"
             )
         config = self._loaded.config
-        if args.max_length is not None and args.max_length > config.max_length:
+        longest = config.max_length
+        if (args.max_length or 0) > longest:
             raise InputError(
-                f"model_args: max_length = {args.max_length}: expected at most {config.max_length}, as the model"
+                f"model_args: max_length = {args.max_length}: expected at most {longest}, the model's"
             )
         self._tokenizer = self._loaded.tokenizer
         self._encode = functools.lru_cache(maxsize=256)(lambda text: tuple(self._tokenizer.encode(text)))
