@@ -7,9 +7,10 @@ that differ (as of Winograd schemas), cloze, rolling likelihoods, and text, gree
 documents are longer than the context. Without `--model` the weights are those of a GPT-2 of random weights,
 read as bytes; with it, any folder of Hugging Face that both can read. Printed is, for each kind of request,
 the largest difference of a log-likelihood, how many texts and greedy flags differ, and the time that either
-spends on requests, on the clock and as a ratio also of all processors: the fastest of its rounds, ours without
-compilation; of several batch sizes of the other the fastest counts. (It sums in float32, which is most of the
-difference of rolling likelihoods.) Wants the extra `peers` (torch, transformers, lm-eval); no network.
+spends on requests, on the clock and as a ratio also of all processors: the fastest of its rounds, ours
+without compilation; of several batch sizes of the other the fastest counts. (It sums in float32, which is
+most of the difference of rolling likelihoods.) Wants the extra `peers` (torch, transformers, lm-eval); no
+network.
 """
 
 import argparse
