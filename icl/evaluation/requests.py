@@ -218,14 +218,18 @@ def depth_first(sequences: Sequence[Sequence[int]]) -> list[int]:
     return walk(0, len(order)) if order else []
 
 
-def choose_shapes(shapes: Mapping[Shape, int], at_most: int) -> list[Shape]:
+def choose_shapes(
+    shapes: Mapping[Shape, int], at_most: int, *, spared: float = 0.2, positions: int = 0
+) -> list[Shape]:
     """At most so many shapes that hold all requests with little padding, the one with least to read first.
 
-    Every shape is compiled for every model, so one more has to spare a fifth of the positions read.
+    Every shape is compiled for every model, so one more has to be worth it.
 
     Args:
       shapes: The smallest shape of each request, with the number of requests.
       at_most: How many shapes.
+      spared: The share of the positions read that one more has to spare.
+      positions: And how many positions.
     """
     groups = [sorted(shapes)]
     while len(groups) < at_most:
@@ -235,7 +239,7 @@ def choose_shapes(shapes: Mapping[Shape, int], at_most: int) -> list[Shape]:
             for i, g in enumerate(groups)
             for at in range(len(g))
         )
-        if saved < 0.2 * total:
+        if saved < max(spared * total, positions):
             break
         group = groups.pop(chosen)
         groups += [group[:at], group[at:]]

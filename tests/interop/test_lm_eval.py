@@ -137,6 +137,14 @@ def test_likelihoods_are_those_of_each_request_alone(rows: int) -> None:
     assert len({round(value, 3) for value, _ in found}) > 40  # they differ
 
 
+def test_requests_on_several_devices_say_the_same() -> None:
+    lm = adapter(8, BYTES, data=4, tensor=2)
+    assert lm.world_size == 1
+    pairs = mixed_pairs()[:12]
+    found = lm.loglikelihood(asked(pairs), disable_tqdm=True)
+    assert [value for value, _ in found] == pytest.approx([alone(*pair)[0] for pair in pairs], abs=1e-4)
+
+
 def test_what_the_model_would_say_is_greedy() -> None:
     contexts = [[256, *context] for context in (b"abc", b"the", b"xyz" * 20)]
     said = [of_next(context[-CONTEXT:])[-1].argsort()[::-1].tolist() for context in contexts]

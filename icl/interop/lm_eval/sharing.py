@@ -22,9 +22,9 @@ _SPARED = 0.8
 """Prompts are read from what they share where that leaves so much to read, or less."""
 _FEWEST_TOKENS = 16
 """A shorter beginning is not worth it."""
-_SHAPES = 4
-_POSITIONS_A_SHAPE = 2**15
-"""Positions to read for each shape: compiling one more for fewer takes longer than it saves."""
+_SHAPES = 8
+_SPARED_BY_A_SHAPE, _POSITIONS_A_SHAPE = 0.05, 2**15
+"""What one more shape has to spare: compiling it for less takes longer than it saves."""
 _DISTINCT = 200
 """Sizes are rounded until there are no more different shapes than this to choose from."""
 
@@ -146,8 +146,7 @@ def static_shapes(requests: Sequence[Request], longest: int) -> list[Shape]:
             rounded[_rounded(shape, steps, longest)] += count
         if len(rounded) <= _DISTINCT:
             break
-    positions = sum(shape.positions * count for shape, count in rounded.items())
-    return choose_shapes(rounded, min(_SHAPES, 1 + positions // _POSITIONS_A_SHAPE))
+    return choose_shapes(rounded, _SHAPES, spared=_SPARED_BY_A_SHAPE, positions=_POSITIONS_A_SHAPE)
 
 
 def _rounded(shape: Shape, steps: int, longest: int) -> Shape:
