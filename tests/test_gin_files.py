@@ -1,5 +1,6 @@
 """Every gin file of the repository loads, and what it describes can be built."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from icl import config, model
 from icl.errors import InputError
+from icl.model import ModelConfig
+from icl.training.optimizer import OptimizerConfig
 from icl.training.setup import Setup
 
 REPOSITORY = Path(__file__).parent.parent
@@ -128,6 +131,13 @@ def test_a_name_that_is_no_gin_file_is_answered_with_those_like_it(name: str, ne
     assert near in str(caught.value)
     with pytest.raises(InputError, match=r"package's gin folder$"):
         config.find_gin_file("nothing/of/this_kind.gin")
+
+
+def test_the_recipe_for_small_models_is_the_same_in_python() -> None:
+    (run,) = config.load_runs(["data/quickstart.gin", "models/small.gin", "train/small.gin"])
+    assert ModelConfig.small() == run.model and OptimizerConfig.small() == run.optimizer
+    assert ModelConfig.small(conv_width=0) == dataclasses.replace(run.model, conv_width=0)
+    assert OptimizerConfig.small(learning_rate=1) == dataclasses.replace(run.optimizer, learning_rate=1)
 
 
 def test_the_words_run_keeps_ten_tasks_out_of_training_and_evaluates_them(word_bindings: list[str]) -> None:
