@@ -43,10 +43,11 @@ python -m icl.eval --checkpoint hf:pythia-70m --output_dir runs/pythia \\
     --gin_file eval/k_curve.gin
 python -m icl.interop.huggingface import pythia-70m --workdir runs/pythia-70m
 python -m icl.interop.huggingface export runs/mine mine_hf
+python -m icl.interop.lm_eval --model_args checkpoint=runs/mine --tasks lambada_openai
 ```
 
 `hf:` before a path takes a Hugging Face folder (GPT-2, GPT-NeoX and Llama shapes) where a run's folder is
-expected; see `icl.interop`.
+expected. `icl.interop.lm_eval` takes the flags of the evaluation harness (extra `harness`).
 
 ## Where things are
 
