@@ -2,8 +2,8 @@
 
     python tools/run_notebooks.py [NAME ...] [--output FOLDER] [--model FOLDER]
 
-Each runs with its own settings and is told with its seconds and what was found; exit code 1 where
-a claim does not hold. The output folder gets the notebooks as they came out, with what they wrote. Needs
+Each runs with the settings that stand in it, and is told with its seconds and what was found; exit code 1
+where a claim does not hold. The output folder gets the notebooks as they came out, and what they wrote. Needs
 nbclient and ipykernel (extra `dev`). `public_weights` asks the Hugging Face hub, or reads --model.
 """
 

@@ -346,12 +346,7 @@ def _asked(
     if not shards:
         return
     description = assignment.subject.description
-    shardings = None
-    if partitioner is not None:
-        model.check_mesh(description.model, partitioner)
-        axes, shapes = model.logical_axes(description.model), model.abstract_params(description.model)
-        shardings = partitioner.tree_shardings(axes, shapes)
-    params = assignment.subject.restore(shardings)
+    params = assignment.subject.restore(model.param_shardings(description.model, partitioner))
     pad_id = assignment.tokenizer.pad_id
     scorer = Scorer(description.model, params, config.batch_rows, pad_id, partitioner)
     for shard in shards:
