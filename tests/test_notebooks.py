@@ -23,6 +23,8 @@ from icl.interop.huggingface import write_folder
 from icl.model import ModelConfig, init_params
 from tests.interop.tokenizers_for_tests import gpt2_tokenizer
 from tools import run_notebooks
+from tools.check_readme import problems
+from tools.readme_commands import commands_of
 from tools.run_notebooks import curve, execute, figures, notebooks, outputs, printed, value, with_parameters
 
 NAMES = sorted(notebooks())
@@ -116,6 +118,14 @@ def test_a_notebook_opens_with_its_purpose_and_one_cell_that_installs(name: str)
     assert 'if importlib.util.find_spec("icl") is None:' in second.source
     assert sum("pip install" in cell.source for cell in notebook.cells if cell.cell_type == "code") == 1
     assert third.metadata.tags == ["parameters"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_that_a_notebook_shows_are_right(name: str) -> None:
+    notebook = nbformat.read(notebooks()[name], as_version=4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    text = " ".join(" ".join(texts).split())  # a command may go on in the next line
+    assert problems(list(commands_of(text, name))) == []
 
 
 def test_parameters_win_over_the_tagged_cell_and_unknown_ones_are_refused() -> None:
