@@ -1,7 +1,7 @@
-"""Minimises Huber's loss of the error of log(loss) over a law's coefficients, for many starts or resamples at once.
+"""Minimises Huber's loss of the error of log(loss) over a law's coefficients, from many starts at once.
 
-By damped Gauss-Newton steps (Levenberg-Marquardt) whose points are weighed anew at each step; a test holds the
-minimum against L-BFGS from the same starts. Shapes as in `icl.analysis.law_forms`.
+By damped Gauss-Newton steps (Levenberg-Marquardt) whose points are weighed anew at each step; a test holds
+the minimum against L-BFGS from the same starts. Shapes as in `icl.analysis.law_forms`.
 """
 
 import dataclasses
@@ -30,7 +30,9 @@ class Problem:
 def minimise(problem: Problem) -> Floats:
     """The coefficients [P] of the least objective that any start leads to."""
     starts_SP = problem.form.starts(problem.log_x_NV, problem.loss_N)
-    screened_SP = _descend(problem, starts_SP, np.ones((len(starts_SP), len(problem.loss_N))), _SCREENING_STEPS)
+    screened_SP = _descend(
+        problem, starts_SP, np.ones((len(starts_SP), len(problem.loss_N))), _SCREENING_STEPS
+    )
     order = np.argsort(objective(problem, screened_SP), kind="stable")[:_BEST_STARTS]
     finished_SP = minimise_from(problem, screened_SP[order], np.ones((len(order), len(problem.loss_N))))
     best: Floats = finished_SP[np.argmin(objective(problem, finished_SP))]
@@ -98,7 +100,9 @@ def _step(problem: Problem, theta_SP: Floats, weights_SN: Floats, damping_S: Flo
     free_SP = (~held_SP).astype(np.float64)
     hessian_SPP = hessian_SPP * free_SP[:, :, None] * free_SP[:, None, :]
     diagonal_SP = np.einsum("spp->sp", hessian_SPP)
-    ridge_SP = damping_S[:, None] * diagonal_SP + 1e-12 * (1 + diagonal_SP.max(axis=1, keepdims=True)) + held_SP
+    ridge_SP = (
+        damping_S[:, None] * diagonal_SP + 1e-12 * (1 + diagonal_SP.max(axis=1, keepdims=True)) + held_SP
+    )
     hessian_SPP = hessian_SPP + ridge_SP[:, :, None] * np.eye(theta_SP.shape[1])
     step: Floats = -np.linalg.solve(hessian_SPP, (gradient_SP * free_SP)[:, :, None])[:, :, 0]
     return step

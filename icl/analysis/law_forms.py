@@ -1,7 +1,8 @@
-"""The forms of scaling laws: the loss as a function of parameters, tokens or compute, in logs, with derivatives.
+"""The forms of scaling laws: the log of the loss, and its derivatives, at sizes, tokens or compute.
 
-Coefficients and exponents are kept as logs, at the centre of the points: so they are positive, of one size, and
-hardly depend on each other. Many sets of them are computed at once, as starts and resamples come in hundreds.
+Coefficients and exponents are kept as logs, at the centre of the points: so they are positive, of one size,
+and hardly depend on each other. Many sets of them are computed at once, as starts and resamples come in
+hundreds.
 
 Shapes: S sets of a law's coefficients, N points, V variables, P coefficients of a law.
 """

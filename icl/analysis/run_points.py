@@ -1,9 +1,10 @@
 """Points for scaling laws from the folders of finished runs: a ladder's workdir is enough.
 
-Which parameters count: Kaplan et al. 2020 (and GPT-3's Fig. 3.1) leave out the tables of tokens and positions and
-the head, as their laws were then straighter; Hoffmann et al. 2022 count all. Where embeddings are a large part, as
-in small models, one exponent turns into the other's (Pearce and Song 2024). Compute is the model's own FLOPs, with
-head and attention: leaving out the head's bends the law of small models (Porian et al. 2024, section 3.2).
+Which parameters count: Kaplan et al. 2020 (and GPT-3's Fig. 3.1) leave out the tables of tokens and
+positions and the head, as their laws were then straighter; Hoffmann et al. 2022 count all. Where embeddings
+are a large part, as in small models, one exponent turns into the other's (Pearce and Song 2024). Compute is
+the model's own FLOPs, with head and attention: leaving out the head's bends the law of small models (Porian
+et al. 2024, section 3.2).
 """
 
 import json
@@ -26,7 +27,7 @@ from icl.training.description import Description
 Count = Literal["non_embedding", "all"]
 _COUNTS = {"non_embedding": model.num_non_embedding_params, "all": model.num_params}
 LAST_SHARE = 0.05
-"""Of a run's steps, over which the training loss is averaged: the learning rate is nearly at its end there."""
+"""Of a run's steps, over which the training loss is averaged: the learning rate is near its end there."""
 
 
 class Curve(NamedTuple):
@@ -56,9 +57,9 @@ def read_points(
     Args:
       workdirs: Folders of runs, or folders that hold such folders at any depth (a ladder's).
       count: Which parameters are N: without tables of tokens and positions and an untied head, or all.
-      rows: Training rows that no run has reached, on which every run's loss is measured: the same for all. Without
-        them it is the training loss over the last 20th of the steps, which on unique text is one on unseen text
-        too, but for each run on another part of it, and more noisy.
+      rows: Training rows that no run has reached, on which every run's loss is measured: the same for all.
+        Without them it is the training loss over the last 20th of the steps, which on unique text is one on
+        unseen text too, but for each run on another part of it, and more noisy.
 
     Raises:
       InputError: a folder holds no run; a run's schedule is not finished, or its text was repeated; runs
@@ -129,7 +130,9 @@ class _Run(NamedTuple):
 def _read(folder: Path) -> _Run:
     description = read_description(folder)
     try:
-        settings, data = (json.loads((folder / name).read_text("utf-8")) for name in ("run.json", "data.json"))
+        settings, data = (
+            json.loads((folder / name).read_text("utf-8")) for name in ("run.json", "data.json")
+        )
         text = (folder / "metrics.jsonl").read_text("utf-8")
         lines = [json.loads(line) for line in text.splitlines()]
     except FileNotFoundError as error:
@@ -148,8 +151,8 @@ def _check_same_text(first_folder: Path, first: _Run, folder: Path, run: _Run) -
         if ours != other:
             fields = [name for name in {**ours, **other} if ours.get(name) != other.get(name)]
             raise InputError(
-                f"{first_folder} and {folder} differ in {part} ({', '.join(sorted(fields))}): expected runs whose"
-                " losses compare"
+                f"{first_folder} and {folder} differ in {part} ({', '.join(sorted(fields))}): expected runs"
+                " whose losses compare"
             )
 
 
@@ -172,15 +175,19 @@ def _point(folder: Path, run: _Run, count: Count, rows: range | None) -> RunPoin
 def _check_finished(folder: Path, run: _Run) -> None:
     steps, done = run.settings["TrainConfig"]["steps"], run.description.step
     if done != steps:
-        raise InputError(f"{folder}: is at step {done} of {steps}, its schedule is not finished; train it to its end")
+        raise InputError(
+            f"{folder}: is at step {done} of {steps}, its schedule is not finished; train it to its end"
+        )
     if run.settings["OptimizerConfig"]["schedule"] == "constant":
-        raise InputError(f"{folder}: its learning rate stays constant, so no schedule finishes; expected a decay")
+        raise InputError(
+            f"{folder}: its learning rate stays constant, so no schedule finishes; expected a decay"
+        )
     if not run.lines or run.lines[-1]["step"] != steps:
         raise InputError(f"{folder}/metrics.jsonl: has no line of the last step {steps}")
 
 
 def _last_loss(run: _Run) -> float:
-    """Mean training loss of the logged steps among the last ones, in nats per token; NaN where one was not finite."""
+    """Mean training loss of the last logged steps in nats per token; NaN where one was not finite."""
     after = run.description.step * (1 - LAST_SHARE)
     losses = [line["loss"] for line in run.lines if line["step"] > after]
     return math.nan if None in losses else float(np.mean(losses))

@@ -1,7 +1,8 @@
-"""The figure of a ladder's losses, after Fig. 3.1 of the GPT-3 paper: loss against compute, and against size."""
+"""The figure of a ladder's losses against compute, after Fig. 3.1 of the GPT-3 paper, and against size."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -77,30 +78,43 @@ def _draw_compute(
     kept = efficient(points)
     for point in points:
         filled = color(point.params) if point in kept else "white"
-        axes.plot(point.flops, point.loss, "o", color=color(point.params), markerfacecolor=filled, markersize=5)
-    ends = np.log([min(point.flops for point in kept), target.flops])
-    line = np.exp(np.linspace(*ends, 100))
+        axes.plot(
+            point.flops, point.loss, "o", color=color(point.params), markerfacecolor=filled, markersize=5
+        )
+    line = np.geomspace(min(point.flops for point in kept), target.flops, 100)
     axes.plot(line, law.losses(flops=line), color=INK, dashes=(4, 2), linewidth=1.2)
     _draw_target(axes, target.flops, target)
     axes.set_xlabel("training compute (FLOPs)")
-    _log_axes(axes)
+    _log_axes(axes, lambda flops: f"1e{round(np.log10(flops))}")
 
 
 def _draw_sizes(axes: Axes, points: Sequence[RunPoint], law: FittedLaw, target: Target) -> None:
     color = _colors([point.params for point in points])
-    ends = np.log([min(point.params for point in points), target.params])
-    line = np.exp(np.linspace(*ends, 100))
+    line = np.geomspace(min(point.params for point in points), target.params, 100)
     for tokens in sorted({point.tokens for point in points} | {target.tokens}):
         losses = law.losses(params=line, tokens=np.full_like(line, tokens))
         axes.plot(line, losses, color=INK, linewidth=0.9, alpha=0.7)
-        axes.annotate(f"{tokens / 1e6:.2g}M", (line[0], losses[0]), (-4, 0), textcoords="offset points",
-                      ha="right", va="center", fontsize=7, color=FAINT)  # fmt: skip
+        _label(axes, line[0], losses[0], f"D = {_short(tokens)}")
     for point in points:
         axes.plot(point.params, point.loss, "o", color=color(point.params), markersize=5)
     _draw_target(axes, target.params, target)
     axes.set_xlabel("parameters N; a line for each number of tokens D")
-    axes.margins(x=0.12)
-    _log_axes(axes)
+    axes.margins(x=0.16)
+    _log_axes(axes, _short)
+
+
+def _label(axes: Axes, x: float, y: float, text: str) -> None:
+    """Names a line at its left end."""
+    beside: dict[str, Any] = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(text, (x, y), fontsize=7, color=FAINT, **beside)
+
+
+def _short(number: float) -> str:
+    """A number as it is said: 300k, 1.2M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.995 * size:
+            return f"{number / size:.2g}{unit}"
+    return f"{number:.2g}"
 
 
 def _draw_target(axes: Axes, x: float, target: Target) -> None:
@@ -108,7 +122,9 @@ def _draw_target(axes: Axes, x: float, target: Target) -> None:
     axes.vlines(x, predicted.low, predicted.high, color=_TARGET, linewidth=1.6)
     axes.plot(x, predicted.loss, "_", color=_TARGET, markersize=11, markeredgewidth=1.8)
     if target.measured is not None:
-        axes.plot(x, target.measured, "*", color=_TARGET, markersize=10, markeredgecolor=INK, markeredgewidth=0.5)
+        axes.plot(
+            x, target.measured, "*", color=_TARGET, markersize=10, markeredgecolor=INK, markeredgewidth=0.5
+        )
 
 
 def _handles(target: Target) -> list[Line2D]:
@@ -116,10 +132,19 @@ def _handles(target: Target) -> list[Line2D]:
         Line2D([], [], color=VARIANTS[2], marker="o", linestyle="", label="finished run (filled: efficient)"),
         Line2D([], [], color=FAINT, linewidth=0.8, label="on the way there"),
         Line2D([], [], color=INK, dashes=(4, 2), label="fitted law"),
-        Line2D([], [], color=_TARGET, marker="_", markersize=10, label=f"predicted, {target.prediction.level:.0%}"),
+        Line2D(
+            [],
+            [],
+            color=_TARGET,
+            marker="_",
+            markersize=10,
+            label=f"predicted, {target.prediction.level:.0%}",
+        ),
     ]
     if target.measured is not None:
-        signs.append(Line2D([], [], color=_TARGET, marker="*", linestyle="", markersize=9, label="then measured"))
+        signs.append(
+            Line2D([], [], color=_TARGET, marker="*", linestyle="", markersize=9, label="then measured")
+        )
     return signs
 
 
@@ -129,7 +154,7 @@ def _colors(sizes: Sequence[float]) -> Color:
     shades = matplotlib.colormaps["viridis"]
 
     def color(size: float) -> tuple[float, ...]:
-        return tuple(shades(0.85 * (np.log(size) - low) / max(high - low, 1e-9)))
+        return tuple(shades(float(0.85 * (np.log(size) - low) / max(high - low, 1e-9))))
 
     return color
 
@@ -144,10 +169,11 @@ def _smoothed(loss_N: Floats, share: float = 0.03) -> Floats:
     return smoothed
 
 
-def _log_axes(axes: Axes) -> None:
+def _log_axes(axes: Axes, shown: Callable[[float], str]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: shown(x)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()

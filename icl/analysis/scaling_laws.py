@@ -4,9 +4,9 @@ The objective is that of Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3): 
 log(loss), which an outlier moves little, minimised from many starts. Intervals resample the runs; those of a
 prediction add the scatter of single runs about the law.
 
-Losses are nats per token. Which parameters count is up to the points: Kaplan et al. 2020 leave embeddings out,
-Hoffmann et al. count them, and for small models the exponents differ for that alone (Pearce and Song 2024, arXiv
-2406.12907; Porian et al. 2024, arXiv 2406.19146). `icl.analysis.run_points` reads either.
+Losses are nats per token. Which parameters count is up to the points: Kaplan et al. 2020 leave embeddings
+out, Hoffmann et al. count them, and for small models the exponents differ for that alone (Pearce and Song
+2024, arXiv 2406.12907; Porian et al. 2024, arXiv 2406.19146). `icl.analysis.run_points` reads either.
 """
 
 import dataclasses
@@ -17,9 +17,7 @@ import numpy as np
 
 from icl.analysis.fitting import Problem, minimise, minimise_from, residuals
 from icl.analysis.law_forms import Floats, Form, KaplanForm, SumOfPowers, Variable
-from icl.errors import InputError
-
-LEVEL = 0.95
+from icl.errors import InputError, check_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +49,37 @@ class RunPoint:
     def __post_init__(self) -> None:
         if not self.flops:
             object.__setattr__(self, "flops", 6.0 * self.params * self.tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """How a law is fitted.
+
+    Attributes:
+      resamples: Of the points, with replacement, for the intervals.
+      level: Of the intervals.
+      huber_delta: Errors of log(loss) above it count by their size, not its square; as Hoffmann et al.
+      seed: Of the resamples.
+    """
+
+    resamples: int = 1000
+    level: float = 0.95
+    huber_delta: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, holds, expected in (
+            ("resamples", self.resamples >= 1, "at least 1"),
+            ("level", 0 < self.level < 1, "a share between 0 and 1"),
+            ("huber_delta", self.huber_delta > 0, "a positive number"),
+            ("seed", self.seed >= 0, "0 or more"),
+        ):
+            if not holds:
+                raise InputError(f"FitSettings.{name} = {getattr(self, name)!r}: expected {expected}")
+
+
+_SETTINGS = FitSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,60 +163,63 @@ class FittedLaw:
         log_losses_R = self.form.log_losses(self.thetas_RP, log_x_NV)[0][:, 0]
         freedom = math.sqrt(len(self.points) / (len(self.points) - self.form.size))
         rng = np.random.default_rng(len(log_losses_R))
-        noise_R = rng.choice(self.residuals_N, len(log_losses_R)) * freedom * rng.choice((-1, 1), len(log_losses_R))
+        noise_R = (
+            rng.choice(self.residuals_N, len(log_losses_R)) * freedom * rng.choice((-1, 1), len(log_losses_R))
+        )
         low, high = np.exp(np.quantile(log_losses_R + noise_R, _tails(self.level)))
         loss = math.exp(log_loss)
-        return Prediction(loss, min(float(low), loss), max(float(high), loss), self.level, naive_loss(self.points))
+        return Prediction(
+            loss, min(float(low), loss), max(float(high), loss), self.level, naive_loss(self.points)
+        )
 
     def _centred(self, values: Mapping[Variable, object]) -> Floats:
         missing = [name for name in self.form.variables if values[name] is None]
         if missing:
             raise InputError(f"the law {self.formula} needs {missing[0]}: expected a value of it")
-        columns = [np.log(np.atleast_1d(np.asarray(values[name], np.float64))) for name in self.form.variables]
+        columns = [
+            np.log(np.atleast_1d(np.asarray(values[name], np.float64))) for name in self.form.variables
+        ]
         return np.stack(columns, axis=1) - self.centre_V
 
 
-def fit_size_law(points: Sequence[RunPoint], *, irreducible: bool = True, **settings: float) -> FittedLaw:
+def fit_size_law(
+    points: Sequence[RunPoint], settings: FitSettings = _SETTINGS, *, irreducible: bool = True
+) -> FittedLaw:
     """L(N) = E + (Nc/N)^alpha (E = 0 unless `irreducible`), of runs on the same, ample number of tokens.
 
-    Further settings and errors are those of `fit_law`.
+    Errors are those of `fit_law`.
     """
-    return fit_law(SumOfPowers(("params",), irreducible), points, **settings)
+    return fit_law(SumOfPowers(("params",), irreducible), points, settings)
 
 
-def fit_compute_law(points: Sequence[RunPoint], *, irreducible: bool = True, **settings: float) -> FittedLaw:
+def fit_compute_law(
+    points: Sequence[RunPoint], settings: FitSettings = _SETTINGS, *, irreducible: bool = True
+) -> FittedLaw:
     """L(C) = E + (Cc/C)^alpha along the runs that are `efficient`; the others are left out.
 
-    GPT-3's Fig. 3.1 has it without E (`irreducible` False). Further settings and errors are those of `fit_law`.
+    GPT-3's Fig. 3.1 has it without E (`irreducible` False). Further settings and errors are those of
+    `fit_law`.
     """
-    return fit_law(SumOfPowers(("flops",), irreducible), efficient(points), **settings)
+    return fit_law(SumOfPowers(("flops",), irreducible), efficient(points), settings)
 
 
-def fit_chinchilla_law(points: Sequence[RunPoint], **settings: float) -> FittedLaw:
+def fit_chinchilla_law(points: Sequence[RunPoint], settings: FitSettings = _SETTINGS) -> FittedLaw:
     """L(N, D) = E + A/N^alpha + B/D^beta (Hoffmann et al. 2022, equation 2).
 
-    Further settings and errors are those of `fit_law`.
+    Errors are those of `fit_law`.
     """
-    return fit_law(SumOfPowers(("params", "tokens")), points, **settings)
+    return fit_law(SumOfPowers(("params", "tokens")), points, settings)
 
 
-def fit_kaplan_law(points: Sequence[RunPoint], **settings: float) -> FittedLaw:
+def fit_kaplan_law(points: Sequence[RunPoint], settings: FitSettings = _SETTINGS) -> FittedLaw:
     """L(N, D) = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D (Kaplan et al. 2020, equation 1.5).
 
-    Further settings and errors are those of `fit_law`.
+    Errors are those of `fit_law`.
     """
-    return fit_law(KaplanForm(), points, **settings)
+    return fit_law(KaplanForm(), points, settings)
 
 
-def fit_law(
-    form: Form,
-    points: Sequence[RunPoint],
-    *,
-    resamples: int = 1000,
-    level: float = LEVEL,
-    huber_delta: float = 1e-3,
-    seed: int = 0,
-) -> FittedLaw:
+def fit_law(form: Form, points: Sequence[RunPoint], settings: FitSettings = _SETTINGS) -> FittedLaw:
     """Fits a law to runs.
 
     The same points in any order give the same law.
@@ -195,10 +227,7 @@ def fit_law(
     Args:
       form: Which law.
       points: At least one more than the law has coefficients, of three different values of each variable.
-      resamples: Of the points, with replacement, for the intervals.
-      level: Of the intervals.
-      huber_delta: Errors of log(loss) above it count by their size, not its square; Hoffmann et al. have 1e-3.
-      seed: Of the resamples.
+      settings: Resamples and intervals.
 
     Raises:
       InputError: too few points, a loss that is not finite and positive, a run whose schedule is not finished
@@ -208,12 +237,14 @@ def fit_law(
     _check(form, ordered)
     log_x_NV = np.log([[getattr(point, name) for name in form.variables] for point in ordered])
     centre_V = log_x_NV.mean(axis=0)
-    problem = Problem(form, log_x_NV - centre_V, np.array([point.loss for point in ordered]), huber_delta)
+    problem = Problem(
+        form, log_x_NV - centre_V, np.array([point.loss for point in ordered]), settings.huber_delta
+    )
     theta_P = minimise(problem)
-    counts_RN = _resampled_counts(ordered, form, int(resamples), int(seed))
+    counts_RN = _resampled_counts(ordered, form, settings.resamples, settings.seed)
     thetas_RP = minimise_from(problem, np.tile(theta_P, (len(counts_RN), 1)), counts_RN)
     draws = form.values(thetas_RP, centre_V)
-    ends = {name: np.quantile(draws_R, _tails(level)) for name, draws_R in draws.items()}
+    ends = {name: np.quantile(draws_R, _tails(settings.level)) for name, draws_R in draws.items()}
     residuals_N = residuals(problem, theta_P)
     return FittedLaw(
         form=form,
@@ -221,7 +252,7 @@ def fit_law(
         values={name: float(value[0]) for name, value in form.values(theta_P[None], centre_V).items()},
         intervals={name: (float(low), float(high)) for name, (low, high) in ends.items()},
         scatter=math.sqrt(float(residuals_N @ residuals_N) / (len(ordered) - form.size)),
-        level=level,
+        level=settings.level,
         theta_P=theta_P,
         thetas_RP=thetas_RP,
         residuals_N=residuals_N,
@@ -239,7 +270,7 @@ def efficient(points: Sequence[RunPoint]) -> list[RunPoint]:
 
 
 def naive_loss(points: Sequence[RunPoint]) -> float:
-    """The loss of the run of the most compute, in nats per token: the guess that more of it changes nothing."""
+    """The loss of the run of the most compute, in nats per token: the guess that more changes nothing."""
     return max(points, key=lambda point: point.flops).loss
 
 
@@ -260,7 +291,7 @@ def _resampled_counts(points: Sequence[RunPoint], form: Form, resamples: int, se
             kept.append(counts_N.astype(np.float64))
     if len(kept) < resamples:
         raise InputError(
-            f"{count} points: hardly any resample of them determines the law {form.formula}; expected more points"
+            f"{count} points: hardly any resample of them determines the law {form.formula}; expected more"
         )
     return np.stack(kept)
 
@@ -292,6 +323,6 @@ def _check(form: Form, points: Sequence[RunPoint]) -> None:
     if name := _undetermined(form, points):
         values = sorted({getattr(point, name) for point in points})
         raise InputError(
-            f"{len(points)} points with {name} = {', '.join(f'{value:g}' for value in values)}: expected at least"
-            f" {form.least_distinct} different ones, to determine the law {form.formula}"
+            f"{len(points)} points with {name} = {', '.join(f'{value:g}' for value in values)}: expected at"
+            f" least {form.least_distinct} different ones, to determine the law {form.formula}"
         )

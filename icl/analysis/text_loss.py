@@ -1,7 +1,7 @@
 """The loss of a trained model on text that it has not seen, from the same stream as its training text.
 
-Rows are addressed by index and an epoch holds every token once, so the rows after a run's last one are unseen text
-like the seen one, and all runs can be measured on the same rows.
+Rows are addressed by index and an epoch holds every token once, so the rows after a run's last one are
+unseen text like the seen one, and all runs can be measured on the same rows.
 """
 
 import functools
@@ -58,7 +58,10 @@ def text_loss(workdir: str | Path, rows: range) -> TextLoss:
         weight_B += np.asarray(sums[1])[: len(batch)].tolist()
     losses, weights = np.array(loss_B), np.array(weight_B)
     mean = losses.sum() / weights.sum()
-    error = np.sqrt(np.sum((losses - mean * weights) ** 2) / max(len(losses) - 1, 1) * len(losses)) / weights.sum()
+    error = (
+        np.sqrt(np.sum((losses - mean * weights) ** 2) / max(len(losses) - 1, 1) * len(losses))
+        / weights.sum()
+    )
     return TextLoss(float(mean), float(error), int(weights.sum()))
 
 
@@ -73,7 +76,9 @@ def _sums(config: ModelConfig, params: Any, batch: Batch) -> tuple[jax.Array, ja
 def _stream(workdir: Path, description: Description) -> Rows:
     """The training rows of a run."""
     if description.tasks:
-        raise InputError(f"{workdir}: trains on tasks too ({', '.join(description.tasks)}); expected text alone")
+        raise InputError(
+            f"{workdir}: trains on tasks too ({', '.join(description.tasks)}); expected text alone"
+        )
     settings = dict(description.data)
     settings["curriculum"] = {int(tokens): weights for tokens, weights in settings["curriculum"].items()}
     stream = Rows(DataConfig(**settings), {}, tokenizer_from_json(description.tokenizer))
@@ -87,10 +92,12 @@ def _check_unseen(workdir: Path, description: Description, stream: Rows, rows: r
         raise InputError(f"rows {rows}: expected one or more consecutive ones")
     seen = -(-description.tokens // int(description.data["row_length"]))
     if rows.start < seen:
-        raise InputError(f"{workdir}: was trained on {seen:,} rows; expected rows from there on, not {rows.start:,}")
+        raise InputError(
+            f"{workdir}: was trained on {seen:,} rows; expected rows from there on, not {rows.start:,}"
+        )
     for name, usage in stream.usage(rows.stop).items():
         if usage.repeats is not None and usage.repeats > 1:
             raise InputError(
-                f"{workdir}: up to row {rows.stop:,} the text {name!r} comes {usage.repeats:.4g} times; expected"
-                " rows of text that comes once"
+                f"{workdir}: up to row {rows.stop:,} the text {name!r} comes {usage.repeats:.4g} times;"
+                " expected rows of text that comes once"
             )

@@ -1,4 +1,4 @@
-"""Laws are found as they are: exactly without noise, within their intervals with it, and refused where unknowable."""
+"""Laws are found as they are: exactly without noise, within their intervals with it, else refused."""
 
 import dataclasses
 import math
@@ -11,6 +11,7 @@ from scipy import optimize
 from icl.analysis.fitting import Problem, minimise, objective
 from icl.analysis.law_forms import Form, KaplanForm, SumOfPowers
 from icl.analysis.scaling_laws import (
+    FitSettings,
     FittedLaw,
     RunPoint,
     efficient,
@@ -60,24 +61,30 @@ def grid(law: Callable[[float, float], float], noise: float = 0.0, seed: int = 0
 
 def test_without_noise_every_law_is_found_exactly() -> None:
     fits = {
-        "chinchilla": (fit_chinchilla_law(grid(chinchilla), resamples=50), CHINCHILLA),
-        "kaplan": (fit_kaplan_law(grid(kaplan), resamples=50), KAPLAN),
-        "size": (fit_size_law(grid(size_law), resamples=50), {"E": 1.2, "Nc": 3000.0, "alpha": 0.35}),
+        "chinchilla": (fit_chinchilla_law(grid(chinchilla), FitSettings(resamples=50)), CHINCHILLA),
+        "kaplan": (fit_kaplan_law(grid(kaplan), FitSettings(resamples=50)), KAPLAN),
+        "size": (
+            fit_size_law(grid(size_law), FitSettings(resamples=50)),
+            {"E": 1.2, "Nc": 3000.0, "alpha": 0.35},
+        ),
         "compute": (
-            fit_compute_law(grid(power_of_compute), irreducible=False, resamples=50),
+            fit_compute_law(grid(power_of_compute), FitSettings(resamples=50), irreducible=False),
             {"Cc": 1e13, "alpha": 0.06},
         ),
     }
     for name, (fitted, truth) in fits.items():
         for coefficient, value in truth.items():
             assert fitted.values[coefficient] == pytest.approx(value, rel=1e-5), (name, coefficient)
-            assert fitted.intervals[coefficient] == pytest.approx((value, value), rel=1e-4), (name, coefficient)
+            assert fitted.intervals[coefficient] == pytest.approx((value, value), rel=1e-4), (
+                name,
+                coefficient,
+            )
         assert fitted.scatter < 1e-9
 
 
 def test_the_exponent_of_compute_optimal_size_follows_from_both_exponents() -> None:
-    """At the least loss for a compute of 6 N D, N grows as C^(beta / (alpha + beta)): Hoffmann et al., eq. 4."""
-    found = fit_chinchilla_law(grid(chinchilla), resamples=20).values["a"]
+    """At the least loss for a compute of 6 N D, N grows as C^(beta / (alpha + beta)) (Hoffmann, eq. 4)."""
+    found = fit_chinchilla_law(grid(chinchilla), FitSettings(resamples=20)).values["a"]
     sizes = []
     for flops in (1e12, 1e14):
         best = optimize.minimize_scalar(
@@ -93,11 +100,13 @@ def test_the_exponent_of_compute_optimal_size_follows_from_both_exponents() -> N
 def test_a_pure_power_law_is_the_straight_line_through_the_logs() -> None:
     """With errors small against delta Huber's loss is the square, whose minimum has a closed form."""
     points = grid(size_law, noise=0.05)
-    fitted = fit_size_law(points, irreducible=False, huber_delta=10.0, resamples=20)
+    fitted = fit_size_law(points, FitSettings(huber_delta=10.0), irreducible=False)
     x, y = np.log([(point.params, point.loss) for point in points]).T
     slope, intercept = np.polyfit(x, y, 1)
     assert fitted.values["alpha"] == pytest.approx(-slope, rel=1e-7)
-    assert fitted.predict(params=1e6).loss == pytest.approx(math.exp(intercept + slope * math.log(1e6)), rel=1e-9)
+    assert fitted.predict(params=1e6).loss == pytest.approx(
+        math.exp(intercept + slope * math.log(1e6)), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.formula)
@@ -111,7 +120,10 @@ def test_lbfgs_finds_no_lower_objective(form: Form) -> None:
     starts_SP = form.starts(problem.log_x_NV, loss_N)
     others = [
         optimize.minimize(
-            lambda theta_P: float(objective(problem, theta_P[None])[0]), start_P, method="L-BFGS-B", bounds=bounds
+            lambda theta_P: float(objective(problem, theta_P[None])[0]),
+            start_P,
+            method="L-BFGS-B",
+            bounds=bounds,
         ).fun
         for start_P in starts_SP[np.argsort(objective(problem, starts_SP))[:3]]
     ]
@@ -139,7 +151,7 @@ def test_intervals_hold_exponents_and_the_next_loss_as_often_as_they_say() -> No
     noise, trials, level = 0.005, 40, 0.95
     alpha_held, loss_held, widths = 0, 0, []
     for seed in range(trials):
-        fitted = fit_chinchilla_law(grid(chinchilla, noise, seed), resamples=100, level=level)
+        fitted = fit_chinchilla_law(grid(chinchilla, noise, seed), FitSettings(resamples=100, level=level))
         low, high = fitted.intervals["alpha"]
         alpha_held += low <= CHINCHILLA["alpha"] <= high
         predicted = fitted.predict(params=1_000_000, tokens=8_000_000)
@@ -155,7 +167,7 @@ def test_a_prediction_allows_for_the_scatter_of_a_single_run() -> None:
     noise, points = 0.02, []
     for seed in range(6):
         points += [dataclasses.replace(point, seed=seed) for point in grid(chinchilla, noise, seed)]
-    fitted = fit_chinchilla_law(points, resamples=300)
+    fitted = fit_chinchilla_law(points, FitSettings(resamples=300))
     predicted = fitted.predict(params=60_000, tokens=1_500_000)
     half = math.log(predicted.high / predicted.low) / 2
     assert half == pytest.approx(1.96 * noise, rel=0.35)
@@ -165,7 +177,7 @@ def test_a_prediction_allows_for_the_scatter_of_a_single_run() -> None:
 def test_the_order_of_the_points_does_not_matter() -> None:
     points = grid(chinchilla, noise=0.01)
     shuffled = [points[i] for i in np.random.default_rng(1).permutation(len(points))]
-    one, other = (fit_chinchilla_law(order, resamples=30) for order in (points, shuffled))
+    one, other = (fit_chinchilla_law(order, FitSettings(resamples=30)) for order in (points, shuffled))
     assert one.values == other.values and one.intervals == other.intervals
     where = {"params": 1e6, "tokens": 1e7}
     assert one.predict(**where) == other.predict(**where)
@@ -174,8 +186,8 @@ def test_the_order_of_the_points_does_not_matter() -> None:
 def test_units_of_size_and_tokens_do_not_change_a_prediction() -> None:
     points = grid(chinchilla, noise=0.01)
     scaled = [dataclasses.replace(p, params=7 * p.params, tokens=1000 * p.tokens, flops=0.0) for p in points]
-    one = fit_chinchilla_law(points, resamples=30).predict(params=1e6, tokens=1e7)
-    other = fit_chinchilla_law(scaled, resamples=30).predict(params=7e6, tokens=1e10)
+    one = fit_chinchilla_law(points, FitSettings(resamples=30)).predict(params=1e6, tokens=1e7)
+    other = fit_chinchilla_law(scaled, FitSettings(resamples=30)).predict(params=7e6, tokens=1e10)
     assert other.loss == pytest.approx(one.loss, rel=1e-6)
     assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=1e-3)
 
@@ -187,7 +199,7 @@ def test_one_outlier_moves_the_prediction_little() -> None:
         points = grid(chinchilla, noise=0.002)
         points[spoilt] = dataclasses.replace(points[spoilt], loss=1.2 * points[spoilt].loss)
         for huber_delta, found in errors.items():
-            fitted = fit_chinchilla_law(points, resamples=2, huber_delta=huber_delta)
+            fitted = fit_chinchilla_law(points, FitSettings(resamples=2, huber_delta=huber_delta))
             predicted = fitted.predict(params=1_000_000, tokens=8_000_000)
             found.append(abs(math.log(predicted.loss / chinchilla(1e6, 8e6))))
     assert max(errors[1e-3]) < 0.012
@@ -198,7 +210,10 @@ def test_the_naive_guess_is_the_loss_of_the_most_compute() -> None:
     points = grid(chinchilla, noise=0.01)
     largest = next(p for p in points if p.params == max(SIZES) and p.tokens == max(TOKENS))
     assert naive_loss(points) == largest.loss
-    assert fit_chinchilla_law(points, resamples=5).predict(params=1e6, tokens=8e6).naive == largest.loss
+    assert (
+        fit_chinchilla_law(points, FitSettings(resamples=5)).predict(params=1e6, tokens=8e6).naive
+        == largest.loss
+    )
 
 
 def test_no_run_beats_an_efficient_one_with_less_compute() -> None:
@@ -222,8 +237,14 @@ def spoil(index: int, **changes: object) -> Callable[[list[RunPoint]], list[RunP
     ("change", "message"),
     [
         (lambda points: points[:5], "expected at least 6"),
-        (lambda points: [p for p in points if p.params < 50_000], "params = 10000, 30000: expected at least 3"),
-        (lambda points: [p for p in points if p.tokens < 1_500_000], "tokens = 500000, 1e.06: expected at least 3"),
+        (
+            lambda points: [p for p in points if p.params < 50_000],
+            "params = 10000, 30000: expected at least 3",
+        ),
+        (
+            lambda points: [p for p in points if p.tokens < 1_500_000],
+            "tokens = 500000, 1e.06: expected at least 3",
+        ),
         (spoil(3, loss=math.nan), "loss nan: expected a finite"),
         (spoil(3, loss=math.inf), "loss inf: expected a finite"),
         (spoil(3, loss=0.0), "above 0"),
@@ -240,6 +261,6 @@ def test_points_that_say_nothing_of_the_law_are_refused(
 
 
 def test_a_prediction_needs_every_variable_of_its_law() -> None:
-    fitted: FittedLaw = fit_chinchilla_law(grid(chinchilla), resamples=2)
+    fitted: FittedLaw = fit_chinchilla_law(grid(chinchilla), FitSettings(resamples=2))
     with pytest.raises(InputError, match="needs tokens"):
         fitted.predict(params=1e6)
