@@ -4,7 +4,7 @@ Which parameters count: Kaplan et al. 2020 (and GPT-3's Fig. 3.1) leave out the 
 positions and the head, as their laws were then straighter; Hoffmann et al. 2022 count all. Where embeddings
 are a large part, as in small models, one exponent turns into the other's (Pearce and Song 2024). Compute is
 the model's own FLOPs, with head and attention: leaving out the head's bends the law of small models (Porian
-et al. 2024, section 3.2).
+et al. 2024).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Scaling laws fitted to finished runs, and what they say of the next one, with intervals.
 
-The objective is that of Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3): Huber's loss of the error of
+The objective is that of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3): Huber's loss of the error of
 log(loss), which an outlier moves little, minimised from many starts. Intervals resample the runs; those of a
 prediction add the scatter of single runs about the law.
 
