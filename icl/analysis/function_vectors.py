@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icl.analysis.hooks import Edit, Site, add, only, patch, run_with_hooks, written_by_heads
+from icl.analysis.hooks import Edit, Site, add, only, patch, run_with_hooks, whole_rows, written_by_heads
 from icl.data.episodes import EpisodeWriter
 from icl.data.keys import generator
 from icl.data.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ def mean_last_outputs(config: ModelConfig, params: Params, prompts: Prompts) -> 
         return taken_B1HK.astype(jnp.float32).mean(axis=(0, 1))
 
     return run_with_hooks(
-        config, params, *_whole_rows(config, prompts), capture={"heads": at_last}
+        config, params, *whole_rows(config, prompts.inputs_BT), capture={"heads": at_last}
     ).activations["heads"]
 
 
@@ -186,7 +186,7 @@ def answer_probabilities(
     config: ModelConfig, params: Params, prompts: Prompts, edits: dict[Site, Edit] | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """The probability of each answer's first token, and whether it is the likeliest one; both [prompts]."""
-    hooked = run_with_hooks(config, params, *_whole_rows(config, prompts), edits=edits)
+    hooked = run_with_hooks(config, params, *whole_rows(config, prompts.inputs_BT), edits=edits)
     last_BD = jnp.take_along_axis(hooked.hidden_BTD, jnp.asarray(prompts.last_B)[:, None, None], axis=1)[:, 0]
     logits_BV, answers_B = unembed(config, params, last_BD), jnp.asarray(prompts.answers_B)
     probability_B = jnp.take_along_axis(jax.nn.softmax(logits_BV), answers_B[:, None], axis=1)[:, 0]
@@ -207,16 +207,6 @@ def _at_last(prompts: Prompts) -> jax.Array:
     """True at the last position of each prompt: bool [1, prompts, length]."""
     length = prompts.inputs_BT.shape[1]
     return (jnp.arange(length)[None] == jnp.asarray(prompts.last_B)[:, None])[None]
-
-
-def _whole_rows(config: ModelConfig, prompts: Prompts) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Inputs, segments and positions; padding stands behind the prompt, where nothing of it looks."""
-    length = prompts.inputs_BT.shape[1]
-    if config.positions == "learned" and length > config.max_length:
-        raise InputError(f"prompts of {length} tokens: the model was made for {config.max_length}")
-    inputs_BT = jnp.asarray(prompts.inputs_BT)
-    positions_BT = jnp.broadcast_to(jnp.arange(inputs_BT.shape[1], dtype=jnp.int32)[None], inputs_BT.shape)
-    return inputs_BT, jnp.ones_like(positions_BT), positions_BT
 
 
 def _distinct(examples: Iterator[Example]) -> Iterator[Example]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from icl.analysis.hooks import run_with_hooks, written_by_heads
+from icl.analysis.hooks import run_with_hooks, whole_rows, written_by_heads
 from icl.data.batch import Batch
 from icl.data.keys import generator
 from icl.errors import InputError
@@ -109,17 +109,17 @@ def head_scores(
         params: its parameters.
         repeated: what prefix matching and copying are measured on.
         text: rows of training data, which the previous-token score is measured on; None for `repeated`.
+
+    Raises:
+        InputError: the repeated tokens are longer than the learned positions.
     """
     prefix_LH, copying_LH = _on_repeated(
         config, params, repeated.inputs_BT, repeated.length, repeated.repeats
     )
-    if text is None:
-        inputs_BT = repeated.inputs_BT
-        where = np.ones_like(inputs_BT), np.tile(np.arange(inputs_BT.shape[1]), (len(inputs_BT), 1))
-    else:
-        inputs_BT = np.asarray(text.inputs_BT)
-        where = np.asarray(text.segments_BT), np.asarray(text.positions_BT)
-    previous_LH = _on_text(config, params, inputs_BT, *where)
+    rows = whole_rows(config, repeated.inputs_BT)
+    if text is not None:
+        rows = jax.tree.map(jnp.asarray, (text.inputs_BT, text.segments_BT, text.positions_BT))
+    previous_LH = _on_text(config, params, *rows)
     return HeadScores(*(np.asarray(score) for score in (prefix_LH, copying_LH, previous_LH)))
 
 
@@ -206,8 +206,6 @@ def _on_repeated(
     config: ModelConfig, params: Params, inputs_BT: jax.Array, length: int, repeats: int
 ) -> tuple[jax.Array, jax.Array]:
     """Prefix-matching and copying scores [layers, heads]."""
-    batch, size = inputs_BT.shape
-    positions_BT = jnp.broadcast_to(jnp.arange(size)[None], (batch, size))
     once = slice(1, 1 + length)
 
     def prefix_H(pattern_BHTS: jax.Array) -> jax.Array:
@@ -216,9 +214,7 @@ def _on_repeated(
     hooked = run_with_hooks(
         config,
         params,
-        inputs_BT,
-        jnp.ones_like(positions_BT),
-        positions_BT,
+        *whole_rows(config, inputs_BT),
         capture={"pattern": prefix_H, "values": lambda values_BSGK: values_BSGK[:, once]},
     )
     copying_LH = copying(config, params, hooked.activations["values"], inputs_BT[:, once])

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from icl.errors import InputError
 from icl.model.attention import apply_pattern, attention_pattern
@@ -139,6 +140,20 @@ def logits_with_hooks(
         config, params, inputs_BT, segments_BT, positions_BT, edits=edits, partitioner=partitioner
     )
     return unembed(config, params, hooked.hidden_BTD)
+
+
+def whole_rows(config: ModelConfig, inputs_BT: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Inputs, segments and positions of rows that are one segment each.
+
+    Raises:
+        InputError: the rows are longer than the learned positions.
+    """
+    inputs_BT = jnp.asarray(inputs_BT)
+    length = inputs_BT.shape[1]
+    if config.positions == "learned" and length > config.max_length:
+        raise InputError(f"rows of {length} tokens: the model was made for {config.max_length}")
+    positions_BT = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], inputs_BT.shape)
+    return inputs_BT, jnp.ones_like(positions_BT), positions_BT
 
 
 def patch(values: jax.Array, where: jax.Array) -> Edit:

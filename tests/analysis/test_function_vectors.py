@@ -196,5 +196,5 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="layer 2: expected 0 to 1"):
         effect_of_vector(config, params, ALONE, jnp.zeros(16), layer=2)
     learned = dataclasses.replace(config, positions="learned", max_length=4)
-    with pytest.raises(InputError, match="prompts of 10 tokens: the model was made for 4"):
+    with pytest.raises(InputError, match="rows of 10 tokens: the model was made for 4"):
         answer_probabilities(learned, params, TOLD)

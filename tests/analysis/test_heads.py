@@ -201,8 +201,13 @@ def test_repeated_tokens_stand_once_in_each_repeat() -> None:
     assert len({tuple(row) for row in found.inputs_BT.tolist()}) > 10
     other = repeated_tokens([3, 5, 7, 9, 11], 1, length=4, repeats=3, samples=20, seed=1)
     assert (other.inputs_BT != found.inputs_BT).any()
+
+
+def test_tokens_that_are_too_few_or_too_many_are_refused(repeated: RepeatedTokens) -> None:
     with pytest.raises(InputError, match="5 to draw from; expected at least 25"):
         repeated_tokens([3, 5, 7, 9, 11], 1)
+    with pytest.raises(InputError, match="rows of 101 tokens: the model was made for 100"):
+        head_scores(dataclasses.replace(CONFIG, max_length=100), induction_params(), repeated)
 
 
 def test_usual_tokens_are_neither_the_most_nor_the_least_common() -> None:
