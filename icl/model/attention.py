@@ -119,14 +119,45 @@ def attend_beyond(
     return o_GBRTK.transpose(1, 3, 0, 2, 4).reshape(batch, length, heads, size)
 
 
-def _softmax_attention(
-    q_BTHK: jax.Array, k_BGSK: jax.Array, v_BGSK: jax.Array, seen_BTS: jax.Array
-) -> jax.Array:
+def attention_pattern(q_BTHK: jax.Array, k_BGSK: jax.Array, seen_BTS: jax.Array) -> jax.Array:
+    """The probabilities with which queries attend to keys, as of the implementation `reference`.
+
+    Args:
+        q_BTHK: queries [batch, length, heads, head size].
+        k_BGSK: keys [batch, kv heads, key length, head size].
+        seen_BTS: which keys a query sees.
+
+    Returns:
+        float32 [batch, heads, length, key length].
+    """
+    scores_BGRTS = _scores(q_BTHK, k_BGSK, seen_BTS)
+    batch, _, _, length, key_length = scores_BGRTS.shape
+    return jax.nn.softmax(scores_BGRTS, axis=-1).reshape(batch, q_BTHK.shape[2], length, key_length)
+
+
+def apply_pattern(pattern_BHTS: jax.Array, v_BGSK: jax.Array) -> jax.Array:
+    """The values weighed by an attention pattern: [batch, length, heads, head size], dtype of the values."""
+    batch, heads, length, key_length = pattern_BHTS.shape
+    kv_heads, size = v_BGSK.shape[1], v_BGSK.shape[-1]
+    p_BGRTS = pattern_BHTS.reshape(batch, kv_heads, heads // kv_heads, length, key_length)
+    o_BGRTK = jnp.einsum("bgrts,bgsk->bgrtk", p_BGRTS.astype(v_BGSK.dtype), v_BGSK)
+    return o_BGRTK.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
+
+
+def _scores(q_BTHK: jax.Array, k_BGSK: jax.Array, seen_BTS: jax.Array) -> jax.Array:
+    """Of every pair, float32 [batch, kv heads, heads of each, length, key length]."""
     batch, length, heads, size = q_BTHK.shape
     kv_heads = k_BGSK.shape[1]
     q_BGRTK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
     scores = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK * size**-0.5, k_BGSK, preferred_element_type=jnp.float32)
-    scores = jnp.where(seen_BTS[:, None, None], scores, MASKED)
+    return jnp.where(seen_BTS[:, None, None], scores, MASKED)
+
+
+def _softmax_attention(
+    q_BTHK: jax.Array, k_BGSK: jax.Array, v_BGSK: jax.Array, seen_BTS: jax.Array
+) -> jax.Array:
+    batch, length, heads, size = q_BTHK.shape
+    scores = _scores(q_BTHK, k_BGSK, seen_BTS)
     # Normalised after the product with the values: one pass less over the scores than a plain softmax.
     highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)

@@ -25,7 +25,8 @@ from icl.model.layers import (
     rotary_angles,
     rotate,
 )
-from icl.model.spans import Span
+from icl.model.spans import Span, visible
+from icl.model.taps import Output, Taps
 from icl.parallel import Partitioner, platform_of
 
 Angles = tuple[jax.Array, jax.Array]
@@ -50,6 +51,7 @@ class Context(NamedTuple):
     Without a cache, or with an empty one, `offset_B` is None: the i-th key stands where the i-th query does.
     `shared` is what the layer keeps of a beginning that all rows have in common, and `shared_keys` says with
     which of its positions each row begins (segment 1).
+    `taps` reads and changes activations on their way; None adds nothing to the program.
     """
 
     queries: Span
@@ -59,6 +61,11 @@ class Context(NamedTuple):
     at_BA: jax.Array | None = None
     shared: LayerCache | None = None
     shared_keys: Span | None = None
+    taps: Taps | None = None
+
+    def tap(self, site: Output, value: jax.Array) -> jax.Array:
+        """What goes on in place of an output: itself, where nothing taps it."""
+        return value if self.taps is None else self.taps(site, value)
 
 
 class Attention(nn.Module):
@@ -123,6 +130,8 @@ class Attention(nn.Module):
                 aligned=aligned,
                 partitioner=self.partitioner,
             )
+        if context.taps is not None:
+            o_BTHK = context.taps.attend(o_BTHK, q, k, v, visible(queries, context.keys, band))
         if context.at_BA is not None and fused:
             o_BTHK = take(o_BTHK, context.at_BA)
         o_BTE = o_BTHK.reshape(batch, o_BTHK.shape[1], -1)
@@ -214,13 +223,14 @@ class Block(nn.Module):
         mlp = MLP(config, out, name="mlp")
         normed = Norm(config, name="attention_norm")(x_BTD)
         attended, cache = attention(normed, context, cache)
+        attended = context.tap("attention", attended)
         if context.at_BA is not None:
             x_BTD = take(x_BTD, context.at_BA)
         if config.residual == "parallel":
-            x_BTD = x_BTD + attended + mlp(Norm(config, name="mlp_norm")(x_BTD))
+            x_BTD = x_BTD + attended + context.tap("mlp", mlp(Norm(config, name="mlp_norm")(x_BTD)))
         else:
             x_BTD = x_BTD + attended
-            x_BTD = x_BTD + mlp(Norm(config, name="mlp_norm")(x_BTD))
+            x_BTD = x_BTD + context.tap("mlp", mlp(Norm(config, name="mlp_norm")(x_BTD)))
         if self.partitioner is not None:
             x_BTD = self.partitioner.constrain(x_BTD, ("batch", "length", "activation"))
         return x_BTD, cache
