@@ -27,7 +27,7 @@ def text_binding(folder: Path, words: int) -> str:
     return f"text = ['{path}']"
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(600)
 def test_the_command_predicts_the_largest_rung_before_it_trains_it(tmp_path: Path) -> None:
     """In the smoke size, from the command line; with the devices that a user has."""
