@@ -48,6 +48,7 @@ def ran(name: str, folder: Path, **parameters: Any) -> NotebookNode:
     return notebook
 
 
+@pytest.mark.slow
 def test_first_steps_go_from_nothing_to_a_k_curve(tmp_path: Path) -> None:
     notebook = ran("first_steps", tmp_path, STEPS=130, **FEW)
     assert len(figures(notebook)) == 2  # loss, K-curves
@@ -62,6 +63,7 @@ def test_first_steps_go_from_nothing_to_a_k_curve(tmp_path: Path) -> None:
         assert (f"{record.prompt}[{record.prediction}]" in text) == (record.k in (0, 2, 8))
 
 
+@pytest.mark.slow
 def test_a_file_is_learnt_in_the_weights_and_a_family_in_the_context(tmp_path: Path) -> None:
     notebook = ran("your_own_task", tmp_path, STEPS=120, **FEW)
     assert len(figures(notebook)) == 1
@@ -70,6 +72,7 @@ def test_a_file_is_learnt_in_the_weights_and_a_family_in_the_context(tmp_path: P
     assert all(claim.holds for claim in claims), claims
 
 
+@pytest.mark.slow
 def test_a_k_curve_is_read_down_to_its_records(tmp_path: Path) -> None:
     notebook = ran("read_a_k_curve", tmp_path, STEPS=130, QUERIES=16, SEEDS=2)
     assert len(figures(notebook)) == 2  # K-curves, conditions
@@ -82,6 +85,7 @@ def test_a_k_curve_is_read_down_to_its_records(tmp_path: Path) -> None:
     assert f"{point.value:.6f} is the mean of 32 records: {point.value:.6f}" in printed(notebook)
 
 
+@pytest.mark.slow
 def test_a_folder_of_public_weights_is_evaluated(tmp_path: Path) -> None:
     config = ModelConfig(vocab_size=384, max_length=256, num_layers=1, embed_dim=32, num_heads=2)
     tokenizer = HuggingFaceTokenizer(
