@@ -1,6 +1,6 @@
 """Loss against compute: trains a ladder, predicts its largest rung from the smaller ones, then trains that.
 
-    python -m experiments.loss_against_compute.run --workdir DIR --gin_bindings "text = ['books']"
+    python -m experiments.loss_against_compute.run --ladder_dir DIR --gin_bindings "text = ['books']"
 
 Run again, it goes on where it stopped. The prediction is written down before the largest rung begins, and
 never written again. See the README beside this file.
@@ -18,7 +18,7 @@ from absl import flags
 from icl import app
 from icl.errors import InputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder that everything is written to.")
+_LADDER_DIR = flags.DEFINE_string("ladder_dir", None, "Folder that everything is written to.")
 _SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the ladder is.")
 flags.adopt_module_key_flags(app)
 
@@ -257,12 +257,12 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment of the flags."""
     del argv
-    if not _WORKDIR.value:
-        raise InputError("--workdir is missing: expected a folder to write to")
+    if not _LADDER_DIR.value:
+        raise InputError("--ladder_dir is missing: expected a folder to write to")
     from icl.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    results = experiment(Path(_WORKDIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
+    results = experiment(Path(_LADDER_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
     print("\n".join(table(results)))
     return 0
 

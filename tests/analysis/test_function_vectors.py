@@ -24,6 +24,8 @@ from icl.errors import InputError
 from icl.model import ModelConfig, abstract_params
 from icl.tasks import FAMILIES
 
+pytestmark = pytest.mark.extended
+
 VOCAB, ANSWER = 20, 7
 CONFIG = ModelConfig(
     vocab_size=VOCAB,

@@ -23,6 +23,8 @@ from icl.training.checkpoints import read_description, restore_params
 from icl.training.config import RunConfig
 from tests.training.small import small_run
 
+pytestmark = pytest.mark.extended
+
 ROW, BATCH = 64, 512
 
 
