@@ -241,7 +241,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out."""
     yield f"{'parameters':>12} {'tokens':>12} {'FLOPs':>10} {'loss':>8}"
-    for point in (*results["points"], results["target"] | {"loss": results["prediction"]["measured"]}):
+    points = sorted(results["points"], key=lambda point: (point["params"], point["tokens"]))
+    for point in (*points, results["target"] | {"loss": results["prediction"]["measured"]}):
         yield f"{point['params']:12,} {point['tokens']:12,} {point['flops']:10.3g} {point['loss']:8.4f}"
     for name, one in (
         ("largest rung", results["prediction"]),

@@ -65,7 +65,7 @@ def draw(
         losses = [*(point.loss for point in points), target.prediction.low, target.measured or np.inf]
         left.set_ylim(0.96 * min(losses), 1.12 * max(point.loss for point in points))
         left.set_ylabel(loss_name)
-        figure.legend(handles=_handles(target), loc="outside lower center", ncols=4)
+        figure.legend(handles=_handles(compute_law, target), loc="outside lower center", ncols=4)
         return png(figure)
 
 
@@ -127,11 +127,14 @@ def _draw_target(axes: Axes, x: float, target: Target) -> None:
         )
 
 
-def _handles(target: Target) -> list[Line2D]:
+def _handles(compute_law: FittedLaw, target: Target) -> list[Line2D]:
     signs = [
         Line2D([], [], color=VARIANTS[2], marker="o", linestyle="", label="finished run (filled: efficient)"),
         Line2D([], [], color=FAINT, linewidth=0.8, label="on the way there"),
-        Line2D([], [], color=INK, dashes=(4, 2), label="fitted law"),
+        Line2D([], [], color=INK, linewidth=0.9, label="L(N, D), fitted"),
+        Line2D(
+            [], [], color=INK, dashes=(4, 2), label=f"efficient runs: C^-{compute_law.values['alpha']:.3f}"
+        ),
         Line2D(
             [],
             [],
@@ -172,7 +175,9 @@ def _smoothed(loss_N: Floats, share: float = 0.03) -> Floats:
 def _log_axes(axes: Axes, shown: Callable[[float], str]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)))
+    axes.yaxis.set_major_locator(
+        LogLocator(subs=(1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.5, 3.0, 4.0, 5.0, 7.0))
+    )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: shown(x)))
     axes.yaxis.set_minor_formatter(NullFormatter())
