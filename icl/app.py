@@ -44,30 +44,40 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     Ctrl-C. Anything else is a bug and keeps its traceback.
     """
 
-    def guarded(argv: Sequence[str]) -> int | None:
+    def with_flags(argv: Sequence[str]) -> int | None:
         if len(argv) > 1:
             return refuse(f"unexpected argument {argv[1]!r}: every setting is a --flag, see --help")
-        try:
-            code = main(argv)
-            last_words.take_back()
-            return code
-        except InputError as error:
-            return _leave(refuse(str(error)))
-        except KeyboardInterrupt:
-            return 130
-        except Exception as error:
-            reason = outside_reason(error)
-            if reason is None:
-                raise
-            return _leave(refuse(reason))
+        return guarded(lambda: main(argv))
 
+    prepare()
+    app.run(with_flags, flags_parser=_parse_flags)
+    raise AssertionError("absl's app.run does not return")
+
+
+def prepare() -> None:
+    """What every command sets before it imports JAX."""
     _quieten_threads()
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _pass_over_absent_tpus()
     logging.set_verbosity(logging.WARNING)
-    app.run(guarded, flags_parser=_parse_flags)
-    raise AssertionError("absl's app.run does not return")
+
+
+def guarded(main: Callable[[], int | None]) -> int | None:
+    """Calls a command and returns its exit code; bad input and what a disk refuses end the process with 2."""
+    try:
+        code = main()
+        last_words.take_back()
+        return code
+    except InputError as error:
+        return _leave(refuse(str(error)))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        reason = outside_reason(error)
+        if reason is None:
+            raise
+        return _leave(refuse(reason))
 
 
 def refuse(reason: str) -> int:

@@ -14,7 +14,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import gin.config_parser as config_parser
@@ -125,14 +125,29 @@ def find_gin_file(name: str, beside: Path | None = None) -> Path:
     """The gin file of that path, or of that name in a folder given or in the package's gin folder.
 
     Raises:
-      InputError: there is none, or it is a folder.
+      InputError: there is none, or it is a folder; tells of names like it.
     """
-    folders = [*([beside] if beside else []), Path(), _GIN_FOLDER, _GIN_FOLDER.parent]
-    for folder in folders:
+    own = [_GIN_FOLDER, _GIN_FOLDER.parent]  # the latter for gin/runs/smoke.gin, as paths in a checkout are
+    for folder in [*([beside] if beside else []), Path(), *own]:
         if (folder / name).is_file():
             return folder / name
     problem = "is a folder" if Path(name).is_dir() else "does not exist"
-    raise InputError(f"gin file {name!r} {problem}: expected a path, or a name in the package's gin folder")
+    raise InputError(
+        f"gin file {name!r} {problem}: expected a path, or a name in the package's gin folder{_near(name)}"
+    )
+
+
+def _near(name: str) -> str:
+    """`; near: 'runs/smoke.gin'`: at most three gin files of the package that are spelt almost like it."""
+    wanted = PurePosixPath(f"{name.removesuffix('.gin').removeprefix('gin/')}.gin")
+
+    def likeness(known: PurePosixPath) -> float:
+        pairs = ((str(wanted), str(known)), (wanted.name, known.name))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    names = sorted(PurePosixPath(path.relative_to(_GIN_FOLDER)) for path in _GIN_FOLDER.rglob("*.gin"))
+    near = sorted((known for known in names if likeness(known) > 0.8), key=likeness, reverse=True)[:3]
+    return f"; near: {', '.join(repr(str(known)) for known in near)}" if near else ""
 
 
 def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
@@ -159,16 +174,18 @@ _RUNG_CLASSES = {
     cls.__name__: cls
     for cls in (ModelConfig, DataConfig, OptimizerConfig, TrainConfig, MeshConfig, TrackingConfig)
 }
-_CLASSES: dict[str, type] = {
-    **_RUNG_CLASSES,
-    **{cls.__name__: cls for cls in (Ladder, EvalConfig, *FAMILIES.values())},
-}
+
+
+def _classes() -> dict[str, type]:
+    """What gin files can bind, by name; families that a notebook has registered are among them."""
+    return _RUNG_CLASSES | {cls.__name__: cls for cls in (Ladder, EvalConfig, *FAMILIES.values())}
 
 
 def _known_class(name: str, where: str) -> type:
-    if name not in _CLASSES:
-        raise InputError(f"{where}: unknown name {name!r}{_hint(name, _CLASSES)}")
-    return _CLASSES[name]
+    known = _classes()
+    if name not in known:
+        raise InputError(f"{where}: unknown name {name!r}{_hint(name, known)}")
+    return known[name]
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
@@ -261,8 +278,9 @@ class _Bindings:
         try:
             yield
         except InputError as error:
+            known = _classes()
             for name, field in re.findall(r"\b([A-Z]\w*)\.(\w+)", str(error)):
-                where = self.where(_CLASSES[name], field, scopes) if name in _CLASSES else ""
+                where = self.where(known[name], field, scopes) if name in known else ""
                 if where:
                     raise InputError(f"{error}{where}") from None
             raise

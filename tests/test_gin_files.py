@@ -1,5 +1,6 @@
 """Every gin file of the repository loads, and what it describes can be built."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import jax
 import pytest
 
 from icl import config, model
+from icl.errors import InputError
+from icl.model import ModelConfig
+from icl.training.optimizer import OptimizerConfig
 from icl.training.setup import Setup
 
 REPOSITORY = Path(__file__).parent.parent
@@ -109,6 +113,31 @@ def test_gin_files_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in ("gin/runs/smoke.gin", "runs/smoke.gin"):
         assert config.load_runs([name])[0].train.steps == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("runs/smok.gin", "; near: 'runs/smoke.gin'"),
+        ("gin/runs/smoke", "; near: 'runs/smoke.gin'"),
+        ("/nowhere/smoke.gin", "; near: 'runs/smoke.gin'"),
+        ("gpt3_1.3b.gin", "'models/gpt3_1_3b.gin'"),
+    ],
+)
+def test_a_name_that_is_no_gin_file_is_answered_with_those_like_it(name: str, near: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config.find_gin_file(name)
+    assert str(caught.value).startswith(f"gin file {name!r} does not exist: expected a path, or a name in")
+    assert near in str(caught.value)
+    with pytest.raises(InputError, match=r"package's gin folder$"):
+        config.find_gin_file("nothing/of/this_kind.gin")
+
+
+def test_the_recipe_for_small_models_is_the_same_in_python() -> None:
+    (run,) = config.load_runs(["data/quickstart.gin", "models/small.gin", "train/small.gin"])
+    assert ModelConfig.small() == run.model and OptimizerConfig.small() == run.optimizer
+    assert ModelConfig.small(conv_width=0) == dataclasses.replace(run.model, conv_width=0)
+    assert OptimizerConfig.small(learning_rate=1) == dataclasses.replace(run.optimizer, learning_rate=1)
 
 
 def test_the_words_run_keeps_ten_tasks_out_of_training_and_evaluates_them(word_bindings: list[str]) -> None:

@@ -373,10 +373,11 @@ def _tool_cases() -> Iterator[Case]:
 
 
 def _public_cases() -> Iterator[Case]:
-    tool = ("icl.interop.huggingface", "import")
+    command = "icl.interop.huggingface.__main__"
+    tool = (command, "import")
     yield Case("import: no such folder", (*tool, "{box}/no", "--workdir", "{box}/new"), "does not exist")
     yield Case("import: a run's folder", (*tool, "{box}/run", "--workdir", "{box}/new"), "config.json", True)
-    export = ("icl.interop.huggingface", "export", "{box}/run", "{box}/new")
+    export = (command, "export", "{box}/run", "{box}/new")
     yield Case("export: an unknown architecture", (*export, "--architecture", "opt"), "'opt'", True)
     public = ("icl.eval", "--checkpoint", "hf:{box}", "--output_dir", "{box}/new")
     yield Case("eval: a folder without config.json", public, "config.json", needs_run=True)

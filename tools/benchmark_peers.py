@@ -29,7 +29,7 @@ from icl import host_memory, model
 from icl.data.tokenizer import ByteTokenizer
 from icl.evaluation.config import Demonstrations
 from icl.evaluation.plan import Trial
-from icl.interop.gpt2 import write_gpt2
+from icl.interop.huggingface import write_folder
 from icl.model import ModelConfig
 from tools.benchmark_eval import make_trials, shared_prefix
 
@@ -105,13 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if max(apart) < TOLERANCE else 1
 
 
-def random_params(config: ModelConfig) -> Any:
+def random_params(config: ModelConfig, std: float = INIT_STD) -> Any:
     """Weights and biases large enough that options differ by several nats; scales of norms around one."""
     rng = np.random.default_rng(0)
 
     def leaf(path: Any, shaped: Any) -> Any:
         mean = float(getattr(path[-1], "key", None) == "scale")
-        return rng.normal(mean, INIT_STD, shaped.shape).astype(np.float32)
+        return rng.normal(mean, std, shaped.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, model.abstract_params(config))
 
@@ -143,8 +143,7 @@ class Harness:
         self._tasks = TaskManager(include_defaults=False)
         cores = os.cpu_count() or 1
         torch.set_num_threads(cores)
-        write_gpt2(folder / "model", config, params, TOKENIZER.start_id)
-        byte_tokenizer().save_pretrained(folder / "model")
+        write_folder(folder / "model", config, params, TOKENIZER)
         settings = {"device": "cpu", "dtype": "float32", "add_bos_token": True}
         with contextlib.redirect_stderr(io.StringIO()):  # bars of progress
             self._models = {
@@ -226,29 +225,6 @@ def completions(trial: Trial) -> list[str]:
     """The options of a trial as they are appended to its prompt."""
     prefix = trial.task.template.target_prefix
     return [prefix + choice for choice in trial.query.example.choices]
-
-
-def byte_tokenizer() -> Any:
-    """`ByteTokenizer` as Hugging Face has it: byte-level BPE without a merge, whose ids are the bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    # GPT-2 writes a byte as a visible character: its own, or one of those from U+0100 on.
-    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    hidden = [byte for byte in range(256) if byte not in own]
-    characters = {byte: chr(byte) if byte in own else chr(256 + hidden.index(byte)) for byte in range(256)}
-    vocabulary = {character: byte for byte, character in characters.items()}
-    vocabulary |= {f"<{number}>": number for number in range(256, TOKENIZER.vocab_size)}
-    start = f"<{TOKENIZER.start_id}>"
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, TOKENIZER.start_id)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=start, eos_token=start, pad_token=f"<{TOKENIZER.pad_id}>"
-    )
 
 
 def compare(

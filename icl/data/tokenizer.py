@@ -117,12 +117,12 @@ class SentencePieceTokenizer:
         self.vocab_size = self._processor.vocab_size()
         self.start_id = self._processor.bos_id()
         self.pad_id = self._processor.pad_id()
+        self.prompt_start: tuple[int, ...] = (self.start_id,)
+        self.end_ids: tuple[int, ...] = (self.start_id,)
         if min(self.start_id, self.pad_id) < 0:
             raise InputError(
                 f"{source}: has no start or no pad token; train one with tools/train_tokenizer.py"
             )
-        self.prompt_start: tuple[int, ...] = (self.start_id,)
-        self.end_ids: tuple[int, ...] = (self.start_id,)
         for probe in _PROBES:
             back = self.decode(self.encode(probe))
             if back != probe:

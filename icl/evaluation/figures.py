@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from icl.errors import InputError
 from icl.evaluation.baselines import CHANCE
 from icl.evaluation.curves import (
     Curve,
@@ -31,7 +32,7 @@ from icl.evaluation.records import Result, write_file
 from icl.evaluation.results import BASELINE, MEAN
 from icl.figure_style import FAINT, INK, PANEL_INCHES, k_axis, k_position, look, panel, png, score_axis, svg
 
-DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
+DASHES = ((5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1), (10, 3))
 MAX_PNG_ROWS = 80
 """Tasks in one PNG, which cannot be arbitrarily tall."""
 
@@ -73,24 +74,49 @@ def legend_svg(results: Sequence[Result], looks: Lines) -> list[tuple[str, str]]
     return [(name, f"<svg viewBox='0 0 36 12' aria-hidden='true'>{sign}</svg>") for name, sign in signs]
 
 
+def k_curve_figure(
+    results: Sequence[Result], tasks: Sequence[str] = (MEAN,), instruction: Sequence[bool] = ()
+) -> Figure:
+    """K-curves of tasks with their intervals and baselines, as a figure that a notebook shows as it is.
+
+    Args:
+      results: From `icl.evaluation.runner.evaluate`.
+      tasks: Names of tasks, or "mean"; a row of panels each, or one row if there is but one wording.
+      instruction: Without and with an instruction; by default all that the results have.
+
+    Raises:
+      InputError: the results have no such task.
+    """
+    found = by_task(results)
+    for task in tasks:
+        if task not in found:
+            raise InputError(f"no results of task {task!r}; there are {sorted(found)}")
+    settings = list(instruction) or wordings(results)
+    grid = [[(task, instructed) for instructed in settings] for task in tasks]
+    if len(settings) == 1:
+        grid = [[cell for row in grid for cell in row]]
+    return _figure(results, found, lines(results), grid)
+
+
 def write_figures(folder: Path, results: Sequence[Result]) -> list[Path]:
     """Writes `k_curve.png`, the mean over tasks, and `k_curve_tasks.png`, every task; returns their paths."""
     settings, found = wordings(results), by_task(results)
     mean, by_name = folder / "k_curve.png", folder / "k_curve_tasks.png"
     looks = lines(results)
-    write_file(mean, _png(results, found, looks, [[(MEAN, instruction) for instruction in settings]]))
+    means = [[(MEAN, instruction) for instruction in settings]]
+    write_file(mean, png(_figure(results, found, looks, means)))
     names = [task for task in found if task != MEAN][:MAX_PNG_ROWS]
     grid = [[(task, instruction) for instruction in settings] for task in names]
-    write_file(by_name, _png(results, found, looks, grid))
+    write_file(by_name, png(_figure(results, found, looks, grid)))
     return [mean, by_name]
 
 
-def _png(
+def _figure(
     results: Sequence[Result],
     found: Mapping[str, Sequence[Result]],
     looks: Lines,
     grid: Sequence[Sequence[tuple[str, bool]]],
-) -> bytes:
+) -> Figure:
     """A grid of panels with one legend below."""
     with look():
         rows, columns = len(grid), len(grid[0])
@@ -102,7 +128,7 @@ def _png(
                 _draw(axes[i][j], found.get(task, ()), looks, task, instruction, title=True)
         handles = _legend(results, looks)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * columns))
-        return png(figure)
+        return figure
 
 
 def _draw(

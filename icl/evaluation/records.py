@@ -180,6 +180,20 @@ def write_file(path: Path, data: bytes) -> None:
         ) from error
 
 
+def read_results(path: Path) -> list[Result]:
+    """The results of an evaluation, in the order they were written.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogatepass") as file:
+            return [Result(**_fields(json.loads(line))) for line in file]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{path}: not the results of an evaluation ({message})") from error
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a shard, in the order they were written.
 
@@ -187,18 +201,15 @@ def read_records(path: Path) -> list[Record]:
       InputError: the shard is damaged.
     """
     try:
-        return [_record(row) for row in _lines(path)]
+        return [Record(**_fields(row)) for row in _lines(path)]
     except (OSError, EOFError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())
         raise InputError(f"{path}: not a shard of records ({message}); delete it and run again") from error
 
 
-def _record(row: dict[str, Any]) -> Record:
-    """A record from its JSON object, which has lists for tuples."""
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
-    }
-    return Record(**fields)
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record or result from its JSON object, which has lists for tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

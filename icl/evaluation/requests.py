@@ -34,11 +34,15 @@ class Key(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A prompt as tokens, the options (or the gold answer) to score after it, and whether to generate."""
+    """A prompt as tokens, the options (or the gold answer) to score after it, and whether to generate.
+
+    What is sampled is decided by the prompt and the number of the `draw`.
+    """
 
     prompt: list[int]
     options: Sequence[Tokens]
     generates: bool = False
+    draw: int = 0
 
 
 class Option(NamedTuple):
@@ -62,6 +66,7 @@ class Branch(NamedTuple):
     options: list[Option]
     order: list[int]
     generates: bool
+    draw: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,11 +88,13 @@ class Request:
             prefix=len(self.prefix),
             branch=max(len(branch.tokens) - branch.cut for branch in self.branches),
             ends=tuple(
-                max(len(branch.tokens) + self.budget, *(len(option.tokens) for option in branch.options))
+                max([len(branch.tokens) + self.budget, *(len(option.tokens) for option in branch.options)])
                 for branch in self.branches
             ),
             options=max(len(branch.options) for branch in self.branches),
-            option=max(len(o.tokens) - 1 - o.cut for branch in self.branches for o in branch.options),
+            option=max(
+                (len(o.tokens) - 1 - o.cut for branch in self.branches for o in branch.options), default=0
+            ),
             new_tokens=self.budget,
         )
 
@@ -169,7 +176,7 @@ def make_request(
     """
     keys, branches, held = list(asks), list[Branch](), prefix
     for number in depth_first([asks[key].prompt for key in keys]):
-        prompt, found, generates = asks[keys[number]]
+        prompt, found, generates, draw = asks[keys[number]]
         cuts = [_option_cut(prompt, option) for option in found]
         # By falling cuts: what an option overwrites lies behind the cuts of those after it.
         order = sorted(range(len(found)), key=lambda i: -cuts[i])
@@ -177,8 +184,8 @@ def make_request(
         cut = min(common_prefix(held, prompt), len(prompt) - 1)
         if is_common:
             cut = min(cut, common_prefix(prefix, prompt), *cuts)
-        branches.append(Branch(keys[number], prompt, cut, options, order, generates))
-        held = prompt[: min(cuts)]
+        branches.append(Branch(keys[number], prompt, cut, options, order, generates, draw))
+        held = prompt[: min(cuts, default=len(prompt))]
     return Request(prefix, branches, budget, is_common)
 
 
@@ -211,14 +218,18 @@ def depth_first(sequences: Sequence[Sequence[int]]) -> list[int]:
     return walk(0, len(order)) if order else []
 
 
-def choose_shapes(shapes: Mapping[Shape, int], at_most: int) -> list[Shape]:
+def choose_shapes(
+    shapes: Mapping[Shape, int], at_most: int, *, spared: float = 0.2, positions: int = 0
+) -> list[Shape]:
     """At most so many shapes that hold all requests with little padding, the one with least to read first.
 
-    Every shape is compiled for every model, so one more has to spare a fifth of the positions read.
+    Every shape is compiled for every model, so one more has to be worth it.
 
     Args:
       shapes: The smallest shape of each request, with the number of requests.
       at_most: How many shapes.
+      spared: The share of the positions read that one more has to spare.
+      positions: And how many positions.
     """
     groups = [sorted(shapes)]
     while len(groups) < at_most:
@@ -228,7 +239,7 @@ def choose_shapes(shapes: Mapping[Shape, int], at_most: int) -> list[Shape]:
             for i, g in enumerate(groups)
             for at in range(len(g))
         )
-        if saved < 0.2 * total:
+        if saved < max(spared * total, positions):
             break
         group = groups.pop(chosen)
         groups += [group[:at], group[at:]]

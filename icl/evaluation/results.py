@@ -343,7 +343,15 @@ def _medians(cells: _Cells) -> _Cells:
 
 
 def _means(cells: Mapping[str, _Cells], *, is_model: bool) -> _Cells:
-    """The mean over tasks, at each K that all have, and of conditions that all were asked under."""
+    """The mean over tasks, at each K that all have, and of conditions that all were asked under.
+
+    All are those that have the metric and, of a model, are scored so. A baseline that only some of them have
+    has no mean, which would stand beside that of a model over all.
+    """
+
+    def measured(key: _Condition) -> _Condition:
+        return key.kind if is_model else dataclasses.replace(key.kind, scoring="")
+
     answered = {
         key.scoring
         for found in cells.values()
@@ -361,8 +369,8 @@ def _means(cells: Mapping[str, _Cells], *, is_model: bool) -> _Cells:
                     continue
                 key = dataclasses.replace(key, scoring=SEVERAL)
             shared[key][task] = cell
-            tasks[key.kind].add(task)
-    complete = {key: parts for key, parts in shared.items() if len(parts) == len(tasks[key.kind])}
+            tasks[measured(key)].add(task)
+    complete = {key: parts for key, parts in shared.items() if len(parts) == len(tasks[measured(key)])}
     means = {key: _mean(list(parts.values()), key) for key, parts in complete.items()}
     return _with_mean_bands(means, complete)
 

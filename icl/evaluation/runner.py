@@ -39,9 +39,12 @@ from icl.parallel import MeshConfig, Partitioner, make_mesh
 from icl.parallel.hosts import from_first
 from icl.parallel.speed import peak_flops
 from icl.progress import Progress
-from icl.tasks.registry import build_tasks, rebuild
+from icl.tasks.registry import Family, build_tasks, rebuild
+from icl.tasks.registry import describe as describe_families
 from icl.tasks.task import Task
 from icl.tracking.config import TrackingConfig, check_installed
+
+Overrides = Mapping[str, Mapping[str, Any] | Family]
 
 MANIFEST = "evaluation.json"
 RESULTS = "results.jsonl"
@@ -80,9 +83,9 @@ class Assignment:
 def evaluate(
     checkpoints: Sequence[str | Path],
     config: EvalConfig,
-    output_dir: Path,
+    output_dir: str | Path,
     *,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Overrides | None = None,
     step: int | None = None,
     mesh: MeshConfig | None = None,
     tracking: TrackingConfig = _TENSORBOARD,
@@ -93,7 +96,8 @@ def evaluate(
       checkpoints: Run folders, their `checkpoints/`, or one `checkpoints/STEP`.
       config: What to ask.
       output_dir: Where to write; an interrupted evaluation in it is continued.
-      overrides: By mixture entry, settings that replace what the checkpoint says of its tasks.
+      overrides: By mixture entry, settings that replace what the checkpoint says of its tasks, or a whole
+        family, as `{"files": FileTasks(glob="mine.jsonl")}`.
       step: Which step of every checkpoint; the newest by default.
       mesh: How devices divide parameters and requests; by default all on the first device, and on several
         hosts each device its part of the requests.
@@ -106,6 +110,7 @@ def evaluate(
       InputError: bad settings, tasks or checkpoints, a folder that holds another evaluation, or Weights &
         Biases was asked for and is not installed or does not let a run begin.
     """
+    output_dir = Path(output_dir)
     check_installed(tracking)
     assignments = assign(checkpoints, config, output_dir, overrides=overrides, step=step)
     manifest = _manifest(config, assignments)
@@ -170,7 +175,7 @@ def describe(
     config: EvalConfig,
     output_dir: Path,
     *,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Overrides | None = None,
     step: int | None = None,
 ) -> str:
     """What `evaluate` would ask, with the first prompt of each task; writes nothing. Arguments as there."""
@@ -213,7 +218,7 @@ def assign(
     config: EvalConfig,
     output_dir: Path,
     *,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Overrides | None = None,
     step: int | None = None,
 ) -> list[Assignment]:
     """What each checkpoint will be asked, and where its records go; reads no parameters.
@@ -239,12 +244,15 @@ def assign(
     return assignments
 
 
-def _overridden(
-    entries: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _overridden(entries: Mapping[str, Mapping[str, Any]], overrides: Overrides) -> dict[str, Any]:
     """The checkpoint's task families with settings replaced, and families that it does not have added."""
-    replaced = {name: {**entries.get(name, {}), **settings} for name, settings in overrides.items()}
-    return {**entries, **replaced}
+    replaced = dict(entries)
+    for name, changed in overrides.items():
+        if isinstance(changed, Mapping):
+            replaced[name] = {**entries.get(name, {}), **changed}
+        else:
+            replaced |= describe_families({name: changed})
+    return replaced
 
 
 def _context_length(config: EvalConfig, subject: Subject) -> int:
@@ -338,12 +346,7 @@ def _asked(
     if not shards:
         return
     description = assignment.subject.description
-    shardings = None
-    if partitioner is not None:
-        model.check_mesh(description.model, partitioner)
-        axes, shapes = model.logical_axes(description.model), model.abstract_params(description.model)
-        shardings = partitioner.tree_shardings(axes, shapes)
-    params = assignment.subject.restore(shardings)
+    params = assignment.subject.restore(model.param_shardings(description.model, partitioner))
     pad_id = assignment.tokenizer.pad_id
     scorer = Scorer(description.model, params, config.batch_rows, pad_id, partitioner)
     for shard in shards:

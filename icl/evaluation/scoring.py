@@ -87,9 +87,13 @@ class Answer:
 
 def answer_text(tokenizer: Tokenizer, generated: Sequence[int], budget: int, delimiter: str) -> str:
     """The generated answer as text: within its budget, and up to the delimiter."""
-    kept = list(generated[:budget])
-    ends = [number for number, token in enumerate(kept) if token in tokenizer.end_ids]
-    return tokenizer.continuation(kept[: ends[0]] if ends else kept).split(delimiter, 1)[0]
+    return tokenizer.continuation(until_end(tokenizer, generated[:budget])).split(delimiter, 1)[0]
+
+
+def until_end(tokenizer: Tokenizer, generated: Sequence[int]) -> Sequence[int]:
+    """Generated tokens before the first one that ends a text."""
+    ends = (place for place, token in enumerate(generated) if token in tokenizer.end_ids)
+    return generated[: next(ends, len(generated))]
 
 
 class Scorer:
@@ -185,7 +189,6 @@ class Scorer:
                 (None, None, "batch"),
                 (None, None, "batch", None),
                 (None, None, "batch"),
-                (None, None, "batch"),
             ),
         )
         is_axes = lambda x: isinstance(x, tuple) and not hasattr(x, "_fields")  # noqa: E731
@@ -207,6 +210,11 @@ def _even(number: int, most: int) -> int:
     return rows if rows <= _STEP else min(most, -(-rows // _STEP) * _STEP)
 
 
+def fewest_shared(rows: int) -> int:
+    """How many requests with one common prefix are read together, in batches of so many rows."""
+    return min(rows, max(_FEWEST_SHARED, rows // 4))
+
+
 def _chunks(requests: Sequence[Request], rows: int) -> Iterator[tuple[list[int], bool]]:
     """Numbers of requests to read together, and whether all of them have one prefix."""
     by_prefix: dict[tuple[int, ...], list[int]] = {}
@@ -214,7 +222,7 @@ def _chunks(requests: Sequence[Request], rows: int) -> Iterator[tuple[list[int],
         by_prefix.setdefault(tuple(request.prefix), []).append(number)
     others = []
     for numbers in by_prefix.values():
-        if not requests[numbers[0]].is_common or len(numbers) < min(rows, max(_FEWEST_SHARED, rows // 4)):
+        if not requests[numbers[0]].is_common or len(numbers) < fewest_shared(rows):
             others += numbers
         else:
             yield from ((numbers[i : i + rows], True) for i in range(0, len(numbers), rows))
@@ -244,7 +252,6 @@ class _Branches(NamedTuple):
     seeds_KB: Any
     option_cuts_KOB: Any
     options_KOBU: Any
-    option_counts_KOB: Any
     firsts_KOB: Any
 
 
@@ -270,7 +277,6 @@ def _pack(
         np.zeros((number, shape.options, rows), np.int32),
         np.full((number, shape.options, rows, shape.option + 1), pad_id, np.int32),
         np.zeros((number, shape.options, rows), np.int32),
-        np.zeros((number, shape.options, rows), np.int32),
     )
     for row, request in enumerate(requests):
         prefix_BP[row, : len(request.prefix)] = request.prefix
@@ -286,13 +292,13 @@ def _pack(
             branches.generates_KB[k, row] = branch.generates
             branches.seeds_KB[k, row] = _seed(branch)
             # An option that is none reads a pad token where the last one did, which nothing reads after it.
-            branches.option_cuts_KOB[k, :, row] = _read_from(branch.options[-1].cut, shape, latest)
+            last_cut = branch.options[-1].cut if branch.options else cut
+            branches.option_cuts_KOB[k, :, row] = _read_from(last_cut, shape, latest)
             for o, option in enumerate(branch.options):
                 branches.firsts_KOB[k, o, row] = option.tokens[min(option.cut, len(option.tokens) - 1)]
                 cut = _read_from(option.cut, shape, latest)
                 tokens = option.tokens[cut:]  # the last one only as the target of the one before
                 branches.option_cuts_KOB[k, o, row] = cut
-                branches.option_counts_KOB[k, o, row] = len(tokens) - 1
                 branches.options_KOBU[k, o, row, : len(tokens)] = tokens
     return _Batch(prefix_BP, prefix_lengths_B, branches)
 
@@ -302,8 +308,9 @@ def _read_from(cut: int, shape: Shape, capacity: int) -> int:
 
 
 def _seed(branch: Branch) -> int:
-    """A number that the prompt decides, so that what is sampled does not depend on the batch."""
-    return int(digest("sample", np.asarray(branch.tokens, np.int32).tobytes())[:7], 16)
+    """A number that prompt and draw decide, so that what is sampled does not depend on the batch."""
+    draw = (branch.draw,) if branch.draw else ()
+    return int(digest("sample", np.asarray(branch.tokens, np.int32).tobytes(), *draw)[:7], 16)
 
 
 class _Outputs(NamedTuple):
@@ -356,7 +363,7 @@ def _read(
         of_next_BV = jax.nn.log_softmax(last_BV)
         first_OB = jnp.take_along_axis(of_next_BV, xs.firsts_KOB.T, axis=1).T
         first_argmax_B = jnp.argmax(last_BV, axis=1).astype(jnp.int32)
-        options = xs.option_cuts_KOB, xs.options_KOBU, xs.option_counts_KOB
+        options = xs.option_cuts_KOB, xs.options_KOBU
         if xs.options_KOBU.shape[-1] == 1:
             none_OBU = jnp.zeros((*xs.option_cuts_KOB.shape, 0))
             read = none_OBU, none_OBU.astype(jnp.int32)
@@ -364,13 +371,11 @@ def _read(
             cache, read = jax.lax.scan(option, cache, options)
         return cache, _Outputs(first_OB, first_argmax_B, *read, generated_BN)
 
-    def option(cache: model.Cache, xs: tuple[Any, Any, Any]) -> tuple[model.Cache, tuple[Any, Any]]:
-        cuts_B, tokens_BU, counts_B = xs
+    def option(cache: model.Cache, xs: tuple[Any, Any]) -> tuple[model.Cache, tuple[Any, Any]]:
+        cuts_B, tokens_BU = xs
         cache = cache.replace(lengths_B=cuts_B)
-        logits_BUV, cache = model.extend(config, params, cache, tokens_BU[:, :-1], counts_B, partitioner)
-        chosen_BU = jnp.take_along_axis(logits_BUV, tokens_BU[:, 1:, None], axis=2)[..., 0]
-        log_likelihoods_BU = chosen_BU - jax.nn.logsumexp(logits_BUV, axis=2)
-        return cache, (log_likelihoods_BU, jnp.argmax(logits_BUV, axis=2).astype(jnp.int32))
+        *found, cache = model.extend_and_score(config, params, cache, tokens_BU, partitioner)
+        return cache, (found[0], found[1])
 
     outputs, done = [], 0
     for number, capacity in groups:

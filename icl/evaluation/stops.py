@@ -1,12 +1,14 @@
-"""Where a generated text stops: at the end-of-text token, or where the stop text is complete.
+"""Where a generated text stops: at the end-of-text token, or where a stop text is complete.
 
-Tokens are seen as the bytes they add, so the stop text is found wherever it begins and ends, also inside a
-token or across several: a KMP automaton over its bytes (Knuth, Morris, Pratt 1977), read a token at a time.
+Tokens are seen as the bytes they add, so a stop text is found wherever it begins and ends, also inside a
+token or across several: an automaton over the bytes of all stop texts (Aho and Corasick 1975), read a token
+at a time.
 
 Shapes: S states, V vocab.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +19,26 @@ Ints = NDArray[np.int32]
 
 
 @functools.lru_cache(maxsize=64)
-def stop_transitions(tokenizer: Tokenizer, text: str, vocab_size: int | None = None) -> Ints:
-    """The automaton that stops after `text` as a table.
+def stop_transitions(
+    tokenizer: Tokenizer, text: str | tuple[str, ...], vocab_size: int | None = None
+) -> Ints:
+    """The automaton that stops after `text`, or after the first of several texts, as a table.
 
-    A state is how many bytes of the stop text the generated text ends with; state 0 is the start. The last
-    state is that of a text which has stopped, and is never left. The tokens that end a text lead there from
-    every state; other special tokens add nothing.
+    A state is how many bytes of a stop text the generated text ends with, the most of any; state 0 is the
+    start. The last state is that of a text which has stopped, and is never left. Tokens that end a text lead
+    there from every state; other special tokens add nothing.
 
     Args:
       tokenizer: Whose tokens are read; kept alive, as the table is cached for it.
-      text: The stop text; an empty one leaves those tokens alone to stop.
+      text: The stop text, or several; an empty one never stops anything.
       vocab_size: The model's, where it is larger than the tokenizer's: tokens beyond have no text.
 
     Returns:
       Read-only int32 [states, vocab]: the state after reading a token in a state.
     """
-    # As the tokenizer writes it, which may escape characters.
-    pattern = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text)))
-    steps_SX = _byte_steps(pattern)
+    texts = (text,) if isinstance(text, str) else text
+    # As the tokenizer writes them, which may escape characters.
+    steps_SX = _byte_steps([b"".join(map(tokenizer.token_bytes, tokenizer.encode(each))) for each in texts])
     stopped = len(steps_SX) - 1
     tokens_VL, lengths_V = _padded_bytes(tokenizer)
     states_SV = np.repeat(np.arange(stopped + 1, dtype=np.int32)[:, None], len(lengths_V), axis=1)
@@ -49,17 +53,33 @@ def stop_transitions(tokenizer: Tokenizer, text: str, vocab_size: int | None = N
     return states_SV
 
 
-def _byte_steps(pattern: bytes) -> Ints:
-    """The KMP automaton [states, 256] of a pattern; one of no bytes has a last state that is not reached."""
-    stopped = max(1, len(pattern))
+def _byte_steps(patterns: Sequence[bytes]) -> Ints:
+    """The Aho-Corasick automaton [states, 256] of patterns; its last state is that of a complete one.
+
+    Other states are beginnings of patterns that no pattern ends, by length; the first is the empty one.
+    """
+    whole = tuple(pattern for pattern in patterns if pattern)
+    beginnings = {pattern[:length] for pattern in whole for length in range(len(pattern))} | {b""}
+    states = [
+        beginning
+        for beginning in sorted(beginnings, key=lambda beginning: (len(beginning), beginning))
+        if not any(pattern in beginning for pattern in whole)
+    ]
+    numbers = {beginning: number for number, beginning in enumerate(states)}
+    stopped = len(states)
     steps_SX = np.zeros((stopped + 1, 256), np.int32)
     steps_SX[stopped] = stopped
-    border = 0  # the state after the pattern's bytes so far, without the first one
-    for state, byte in enumerate(pattern):
-        if state:
-            steps_SX[state] = steps_SX[border]
-            border = steps_SX[border, byte]
-        steps_SX[state, byte] = state + 1
+    for beginning, number in numbers.items():
+        # What is read after the beginning is read after its longest end that is a beginning, too.
+        shorter = next((beginning[i:] for i in range(1, len(beginning)) if beginning[i:] in numbers), b"")
+        if beginning:
+            steps_SX[number] = steps_SX[numbers[shorter]]
+        for byte in set(b"".join(whole)):
+            longer = beginning + bytes([byte])
+            if longer.endswith(whole):
+                steps_SX[number, byte] = stopped
+            elif longer in numbers:
+                steps_SX[number, byte] = numbers[longer]
     return steps_SX
 
 

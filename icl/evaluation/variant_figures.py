@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from icl.evaluation.curves import (
     MEDIAN,
@@ -36,6 +37,13 @@ def shown_checkpoints(rows: Sequence[Result]) -> list[str]:
 
 def condition_svg(rows: Sequence[Result], task: str, instruction: bool, checkpoint: str) -> str:
     """A curve for each condition; "" where there is but one."""
+    figure = condition_figure(rows, task, instruction, checkpoint)
+    with look():
+        return "" if figure is None else svg(figure)
+
+
+def condition_figure(rows: Sequence[Result], task: str, instruction: bool, checkpoint: str) -> Figure | None:
+    """The same as a figure that a notebook shows as it is; None where there is but one condition."""
     metric = main_metric(rows, task)
     found = {
         condition_name(condition): curve
@@ -44,7 +52,7 @@ def condition_svg(rows: Sequence[Result], task: str, instruction: bool, checkpoi
         if curve.name == checkpoint
     }
     if len(found) < 2:
-        return ""
+        return None
     with look():
         figure, axes = panel()
         for (name, curve), color, marker in zip(found.items(), VARIANTS, "osD^v<>", strict=False):
@@ -52,7 +60,7 @@ def condition_svg(rows: Sequence[Result], task: str, instruction: bool, checkpoi
             axes.fill_between(line(curve, metric)[0], low, high, color=color, alpha=0.08, linewidth=0)
             axes.plot(*line(curve, metric), color=color, marker=marker, markersize=4, label=name)
         _finish(axes, rows, metric)
-        return svg(figure)
+        return figure
 
 
 def template_svg(rows: Sequence[Result], task: str, instruction: bool, checkpoint: str) -> str:

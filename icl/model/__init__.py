@@ -1,6 +1,6 @@
 """The transformer as pure functions of (config, parameters, tokens)."""
 
-from icl.model.cache import Cache, crop, extend, extend_to_last, init_cache, prefill, share
+from icl.model.cache import Cache, crop, extend, extend_and_score, extend_to_last, init_cache, prefill, share
 from icl.model.config import ModelConfig
 from icl.model.decoding import Hypotheses, beam_search, greedy, sample
 from icl.model.transformer import (
@@ -14,6 +14,7 @@ from icl.model.transformer import (
     logits,
     num_non_embedding_params,
     num_params,
+    param_shardings,
     unembed,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_mesh",
     "crop",
     "extend",
+    "extend_and_score",
     "extend_to_last",
     "flops_per_token",
     "greedy",
@@ -37,6 +39,7 @@ __all__ = [
     "logits",
     "num_non_embedding_params",
     "num_params",
+    "param_shardings",
     "prefill",
     "sample",
     "share",

@@ -155,6 +155,69 @@ def extend_to_last(
     return unembed(config, params, last_B1D)[:, 0], cache
 
 
+_FLOATS = 2**27
+"""So many logits, and so many attention scores of a layer, may stand in memory while tokens are scored."""
+
+
+def extend_and_score(
+    config: ModelConfig,
+    params: Params,
+    cache: Cache,
+    tokens_BU: jax.Array,
+    partitioner: Partitioner | None = None,
+) -> tuple[jax.Array, jax.Array, Cache]:
+    """Appends all tokens of each row but the last, and says of each but the first how likely it was.
+
+    Many tokens are read in pieces, one after the other, so that the memory for logits and attention scores
+    does not grow with their number.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        cache: the past; lengths + U - 1 must stay within its capacity.
+        tokens_BU: token ids, two a row at least.
+        partitioner: holds activations to their shards; None on one device.
+
+    Returns:
+        Log-likelihoods in nats, float32 [batch, U - 1], of the tokens from the second on; the likeliest
+        token at each of their places, int32; and the longer cache.
+    """
+    rows, length = tokens_BU.shape[0], tokens_BU.shape[1] - 1
+    keys = cache.capacity + (cache.shared[0].k_BGSK.shape[2] if cache.shared else 0)
+    most = max(1, _FLOATS // (rows * max(config.vocab_size, config.num_heads * keys)))
+    pieces = -(-length // most)
+    size = -(-length // pieces)
+    lengths_B = cache.lengths_B
+
+    def score(cache: Cache, start: jax.Array | int) -> tuple[Cache, tuple[jax.Array, jax.Array]]:
+        piece_BT = jax.lax.dynamic_slice_in_dim(tokens_BU, start, size + 1, axis=1)
+        logits_BTV, cache = extend(
+            config,
+            params,
+            cache.replace(lengths_B=lengths_B + start),
+            piece_BT[:, :-1],
+            jnp.full(rows, size, jnp.int32),
+            partitioner,
+        )
+        chosen_BT = jnp.take_along_axis(logits_BTV, piece_BT[:, 1:, None], axis=2)[..., 0]
+        log_likelihoods_BT = chosen_BT - jax.nn.logsumexp(logits_BTV, axis=2)
+        return cache, (log_likelihoods_BT, jnp.argmax(logits_BTV, axis=2).astype(jnp.int32))
+
+    if pieces == 1:
+        cache, found = score(cache, 0)
+        return *found, cache
+    # The last piece ends with the row and reads again what the one before it has read: there may be no room
+    # in the cache for padding.
+    starts = jnp.minimum(jnp.arange(pieces) * size, length - size)
+    cache, found_PBT = jax.lax.scan(score, cache, starts)
+    again = pieces * size - length
+    log_likelihoods, argmax = (
+        jnp.concatenate([x_PBT[:-1].swapaxes(0, 1).reshape(rows, -1), x_PBT[-1, :, again:]], axis=1)
+        for x_PBT in found_PBT
+    )
+    return log_likelihoods, argmax, cache
+
+
 def _append(
     config: ModelConfig,
     params: Params,

@@ -4,9 +4,25 @@ The defaults are GPT-2's and GPT-3's shape; the other values let public GPT-NeoX
 """
 
 import dataclasses
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from icl.errors import InputError, check_types
+
+_SMALL: dict[str, Any] = {
+    "max_length": 256,
+    "positions": "rotary",
+    "rotary_fraction": 0.5,
+    "norm": "rms",
+    "norm_bias": False,
+    "activation": "relu2",
+    "qkv_bias": False,
+    "attention_out_bias": False,
+    "mlp_bias": False,
+    "conv_width": 6,
+    "tied_head": False,
+    "init_std": 0.0,
+    "embedding_init_std": 1.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +93,15 @@ class ModelConfig:
             self._refuse("attention", "another than 'cudnn' with compute_dtype 'float32'")
         if self.tied_head and self.head_bias:
             self._refuse("head_bias", "False with a tied head")
+
+    @classmethod
+    def small(cls, **settings: Any) -> "ModelConfig":
+        """A GPT of ten thousand to ten million parameters, as `gin/models/small.gin` has it.
+
+        The short convolution on queries, keys and values makes in-context learning form within minutes.
+        `settings` are fields, which win over those of the recipe.
+        """
+        return cls(**(_SMALL | settings))
 
     def _check_sizes(self) -> None:
         positive = ("max_length", "num_layers", "embed_dim", "num_heads", "band_width")

@@ -105,9 +105,16 @@ def logical_axes(config: ModelConfig) -> Params:
 
 def init_sharded(config: ModelConfig, key: jax.Array, partitioner: Partitioner) -> Params:
     """Fresh parameters that are born in their shards: no device ever holds more than its part."""
-    check_mesh(config, partitioner)
-    shardings = partitioner.tree_shardings(logical_axes(config), abstract_params(config))
+    shardings = param_shardings(config, partitioner)
     return jax.jit(functools.partial(init_params, config), out_shardings=shardings)(key)
+
+
+def param_shardings(config: ModelConfig, partitioner: Partitioner | None) -> Any:
+    """Where each parameter belongs on a mesh; None without one. Raises InputError as `check_mesh` does."""
+    if partitioner is None:
+        return None
+    check_mesh(config, partitioner)
+    return partitioner.tree_shardings(logical_axes(config), abstract_params(config))
 
 
 def check_mesh(config: ModelConfig, partitioner: Partitioner) -> None:

@@ -71,6 +71,7 @@ class Computation:
     root: str
 
     def operands(self, instruction: Instruction) -> tuple[Instruction, ...]:
+        """The instructions whose values an instruction takes, in order."""
         return tuple(self.instructions[name] for name in instruction.operands)
 
 

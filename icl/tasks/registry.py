@@ -27,10 +27,14 @@ _FamilyClass = TypeVar("_FamilyClass", bound=type[Any])
 
 
 def register(name: str) -> Callable[[_FamilyClass], _FamilyClass]:
-    """Makes a settings class known as the family `name`."""
+    """Makes a settings class known as the family `name`; the same class defined anew takes its place.
+
+    A notebook's cell that defines a family can so be run again.
+    """
 
     def add(cls: _FamilyClass) -> _FamilyClass:
-        if name in FAMILIES:
+        known = FAMILIES.get(name)
+        if known is not None and (known is cls or _home(known) != _home(cls)):
             raise ValueError(f"task family {name!r} is registered twice: {FAMILIES[name]} and {cls}")
         if not dataclasses.is_dataclass(cls):
             raise TypeError(f"task family {name!r}: {cls} must be a frozen dataclass")
@@ -38,6 +42,11 @@ def register(name: str) -> Callable[[_FamilyClass], _FamilyClass]:
         return cls
 
     return add
+
+
+def _home(cls: type[Any]) -> tuple[str, str]:
+    """Where a class is defined: a definition that is run again has the same."""
+    return cls.__module__, cls.__qualname__
 
 
 def family_class(key: str) -> type[Any]:

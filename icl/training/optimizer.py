@@ -21,6 +21,19 @@ LogicalAxes = tuple[str | None, ...]
 Schedule = Callable[[ArrayLike], jax.Array]
 
 
+_SMALL: dict[str, Any] = {
+    "kind": "adamw",
+    "learning_rate": 3e-3,
+    "schedule": "wsd",
+    "warmup_steps": 60,
+    "decay_share": 0.3,
+    "final_ratio": 0.0,
+    "b2": 0.98,
+    "weight_decay": 0.05,
+    "clip": 1.0,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, or Muon for hidden matrices beside AdamW for the rest.
@@ -76,6 +89,14 @@ class OptimizerConfig:
         for name in ("b1", "b2", "muon_momentum"):
             require(self, name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1")
         require(self, "eps", self.eps > 0, "a positive number")
+
+    @classmethod
+    def small(cls, **settings: Any) -> "OptimizerConfig":
+        """The recipe for models below a million parameters, as `gin/train/small.gin` has it.
+
+        For small batches and many steps. `settings` are fields, which win over those of the recipe.
+        """
+        return cls(**(_SMALL | settings))
 
     def warmup_in_steps(self, batch_tokens: int) -> float:
         """The warm-up in steps, however it was given."""

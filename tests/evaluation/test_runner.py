@@ -20,7 +20,7 @@ from icl.evaluation.prompts import prompt_hash
 from icl.evaluation.records import Record, read_records, write_lines
 from icl.evaluation.results import MEAN, METRICS
 from icl.evaluation.runner import describe, evaluate
-from icl.tasks import build_tasks, rebuild
+from icl.tasks import FileTasks, WordLabel, build_tasks, rebuild
 from icl.tracking.markdown import visible
 from icl.training.checkpoints import Checkpoints, read_description
 from tests.tracking.events import shown
@@ -165,6 +165,24 @@ def test_baselines_stand_once_beside_the_checkpoints(whole: Path) -> None:
     assert {(r["value"], r["ci_low"], r["interval_method"]) for r in chance} == {(0.1, None, "none")}
 
 
+def test_a_baseline_that_only_some_tasks_have_has_no_mean(run: Path, tmp_path: Path) -> None:
+    """Its mean would be over other tasks than the model's beside it."""
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"input": f"word {n}", "output": "ab"[n % 2]}) + "\n" for n in range(40))
+    )
+    config = EvalConfig(("cipher", "mine"), ks=(0, 1), instruction=(False,), queries=3, seeds=1)
+    results = evaluate(
+        [run], config, tmp_path / "out", overrides={"files": FileTasks(glob=f"{tmp_path}/mine.jsonl")}
+    )
+    scorings = {
+        task: {row.scoring for row in results if row.task == task and row.checkpoint == "baseline"}
+        for task in ("cipher", "mine", MEAN)
+    }
+    assert "baseline:ceiling" in scorings["cipher"] and "baseline:training_majority" in scorings["mine"]
+    assert scorings[MEAN] == scorings["cipher"] & scorings["mine"]
+    assert {"baseline:chance", "baseline:lookup"} <= scorings[MEAN]
+
+
 class _Killed(BaseException):
     """Stands for SIGKILL: nothing in the code under test catches it."""
 
@@ -224,6 +242,14 @@ def test_settings_of_a_family_can_be_replaced(run: Path, tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
     assert re.search(r"^[A-J]{3}>[u-z]$", text, re.MULTILINE)
     assert "336 prompts" in text
+
+
+def test_whole_families_can_be_replaced_and_added(run: Path, tmp_path: Path) -> None:
+    families = {"word_label": WordLabel(labels="xyzuvw"), "second/word_label": WordLabel()}
+    text = describe([run], CONFIG, tmp_path, overrides=families)
+    settings = {name: dataclasses.asdict(family) for name, family in families.items()}
+    assert text == describe([run], CONFIG, tmp_path, overrides=settings)
+    assert "second/word_label: 14 queries" in text and "504 prompts" in text
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,28 @@ def test_a_text_stops_where_it_contains_the_stop_text(
         assert (state == last) == (stop in tokenizer.decode(ids[:number]))
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    stops=st.lists(st.text("ab", max_size=5), max_size=4).map(tuple),
+    pieces=st.lists(st.text("ab", max_size=7).map(str.encode), min_size=1, max_size=5),
+    data=st.data(),
+)
+def test_of_several_stop_texts_the_first_complete_one_stops(
+    stops: tuple[str, ...], pieces: list[bytes], data: st.DataObject
+) -> None:
+    tokenizer = Pieces(pieces)
+    ids = data.draw(st.lists(st.sampled_from([*b"ab", *range(258, tokenizer.vocab_size)]), max_size=12))
+    transitions_SV = stop_transitions(tokenizer, stops)
+    wanted = [stop.encode() for stop in stops if stop]
+    stopped = len(transitions_SV) - 1
+    states = read(transitions_SV, ids)
+    for number, state in enumerate(states, 1):
+        text = b"".join(map(tokenizer.token_bytes, ids[:number]))
+        assert (state == stopped) == any(stop in text for stop in wanted)
+    beginnings = {stop[:length] for stop in wanted for length in range(len(stop))}
+    assert stopped <= max(1, len(beginnings))
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("stop", ["", "\n\n"])
 def test_the_start_token_stops_from_every_state_and_padding_changes_nothing(name: str, stop: str) -> None:

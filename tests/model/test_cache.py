@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl.errors import InputError
-from icl.model import ModelConfig, extend, hidden_states, init_cache
+from icl.model import ModelConfig, extend, extend_and_score, hidden_states, init_cache
+from icl.model import cache as cache_module
 from tests.model.test_transformer import VARIANTS, packed, random_params, run, variant
 
 TOLERANCE = 1e-4
@@ -53,6 +54,30 @@ def test_chunks_of_any_length_equal_the_full_forward(name: str, data: st.DataObj
         if length:
             want = full_logits(config, params, tokens[row, :length])
             np.testing.assert_allclose(np.stack(got[row]), want, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_tokens_scored_in_pieces_have_the_likelihoods_of_the_full_forward(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = variant(name)
+    params = random_params(config)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 24)).astype(np.int32)
+    starts, length, capacity = np.array([3, 9], np.int32), 14, 23
+    each = 2 * max(config.vocab_size, config.num_heads * capacity)
+    monkeypatch.setattr(cache_module, "_FLOATS", each * 4)
+    _, cache = step(config, params, init_cache(config, 2, capacity), tokens[:, :9], starts)
+    asked = np.stack([row[at : at + length + 1] for row, at in zip(tokens, starts, strict=True)])
+    score = jax.jit(lambda *arrays: extend_and_score(config, *arrays))
+    assert "length=4\n" in str(jax.make_jaxpr(score)(params, cache, asked))
+    found, argmax, longer = score(params, cache, asked)
+    assert np.array_equal(longer.lengths_B, starts + length)
+    for row, at in enumerate(starts):
+        logits = full_logits(config, params, tokens[row, : at + length])[at:]
+        wanted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        chosen = wanted[np.arange(length), asked[row, 1:]]
+        np.testing.assert_allclose(found[row], chosen, atol=TOLERANCE)
+        assert np.array_equal(argmax[row], logits.argmax(axis=1))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -66,6 +66,29 @@ def test_a_new_family_is_one_class_and_one_registration() -> None:
         del FAMILIES["test_only"]
 
 
+def test_a_family_defined_anew_takes_its_place_and_another_does_not() -> None:
+    """Running a notebook's cell again defines the same class again."""
+    cell = """
+@register("test_only")
+@dataclasses.dataclass(frozen=True)
+class {name}:
+    size: int = {size}
+"""
+
+    def run(name: str, size: int) -> None:
+        here = {"register": register, "dataclasses": dataclasses, "__name__": "__main__"}
+        exec(cell.format(name=name, size=size), here)
+
+    try:
+        run("Own", 3)
+        run("Own", 4)
+        assert family_class("test_only")().size == 4
+        with pytest.raises(ValueError, match="registered twice"):
+            run("Other", 5)
+    finally:
+        FAMILIES.pop("test_only", None)
+
+
 def test_unknown_names_are_bad_input() -> None:
     with pytest.raises(InputError, match="no task family 'cypher'"):
         family_class("easy/cypher")

@@ -64,7 +64,7 @@ def read_config(described: Described, where: str) -> ModelConfig:
         "qwen3": _read_llama,
         "mistral": _read_llama,
     }
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise InputError(f"{where}: model_type = {kind!r}: expected one of {', '.join(ARCHITECTURES)}")
     fields = _Fields(described, where)
     settings = readers[kind](fields)
@@ -84,7 +84,7 @@ class _Fields:
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
             self.refuse(name, value, "a positive integer")
         return int(value)
 
@@ -129,7 +129,7 @@ class _Fields:
 
 def _activation(fields: _Fields, name: str, default: str) -> str:
     value = fields.get(name, default)
-    if value not in _ACTIVATIONS:
+    if not isinstance(value, str) or value not in _ACTIVATIONS:
         fields.refuse(name, value, " or ".join(map(repr, _ACTIVATIONS)))
     return _ACTIVATIONS[value]
 
