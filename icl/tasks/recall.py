@@ -51,7 +51,7 @@ class Recall:
             raise InputError(f"Recall.skew = {self.skew}: expected 0 or more")
         if self.separator[-1:].isspace() or set(self.separator) & set(self.alphabet):
             raise InputError(
-                f"Recall.separator = {self.separator!r}: expected nothing of the alphabet, no space at the end"
+                f"Recall.separator = {self.separator!r}: expected nothing of the alphabet, no last space"
             )
         check_hash_split(self, math.perm(self.letters, 2 * self.num_keys), 20)
 
