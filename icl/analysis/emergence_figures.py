@@ -34,9 +34,8 @@ def draw(
     with look():
         figure = Figure(figsize=(0.85 * width * len(runs), 2.1 * height), layout="constrained")
         grid = figure.subplots(3, len(runs), sharex=True, sharey="row", squeeze=False)
-        shades = [
-            matplotlib.colormaps["viridis"](0.85 - 0.8 * i / max(len(ks) - 1, 1)) for i in range(len(ks))
-        ]
+        spread = np.linspace(0.85, 0.05, len(ks))
+        shades = [matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](at)) for at in spread]
         for column, (name, of_model) in enumerate(runs.items()):
             curve, matching, copying = grid[:, column]
             curve.set_title(name)

@@ -93,7 +93,7 @@ def loss_by_demonstration(loss_BT: ArrayLike, examples_BT: ArrayLike, num_exampl
 def exact_by_demonstration(
     best_BT: ArrayLike, targets_BT: ArrayLike, examples_BT: ArrayLike, num_examples: int
 ) -> Means:
-    """Share of answers whose every token is the likeliest, after K = 0, 1, ... demonstrations, [num_examples].
+    """Share of answers whose tokens all are the likeliest, after K = 0, 1, ... examples, [num_examples].
 
     Args:
         best_BT: likeliest token at each position.
