@@ -90,6 +90,26 @@ def loss_by_demonstration(loss_BT: ArrayLike, examples_BT: ArrayLike, num_exampl
     return _mean_by(loss_BT, examples_BT, np.asarray(examples_BT) >= 0, num_examples)
 
 
+def exact_by_demonstration(
+    best_BT: ArrayLike, targets_BT: ArrayLike, examples_BT: ArrayLike, num_examples: int
+) -> Means:
+    """Share of answers whose tokens all are the likeliest, after K = 0, 1, ... examples, [num_examples].
+
+    Args:
+        best_BT: likeliest token at each position.
+        targets_BT: the right one.
+        examples_BT: the example that the target answers, -1 where it answers none; a row holds one episode.
+        num_examples: how many to report; later ones are left out.
+    """
+    wrong_BT = (np.asarray(best_BT) != np.asarray(targets_BT)).astype(np.float64)
+    in_answer_BTK = np.asarray(examples_BT)[..., None] == np.arange(num_examples)
+    present_BK = in_answer_BTK.any(axis=1)
+    exact_BK = present_BK & ((wrong_BT[..., None] * in_answer_BTK).sum(axis=1) == 0)
+    number_K = present_BK.sum(axis=0).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Means(exact_BK.sum(axis=0) / number_K, number_K)
+
+
 def in_context_learning_score(
     loss_T: ArrayLike, *, late: int = 500, early: int = 50, around: int = 0
 ) -> float:

@@ -9,6 +9,7 @@ from icl.tasks.cipher import Cipher
 from icl.tasks.files import FileTasks
 from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
+from icl.tasks.recall import Recall
 from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, rebuild, register
 from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
@@ -25,6 +26,7 @@ __all__ = [
     "PairTasks",
     "PositionMap",
     "Query",
+    "Recall",
     "Scrambles",
     "Split",
     "Task",

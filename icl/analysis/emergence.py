@@ -1,0 +1,175 @@
+"""When in-context learning appears: the K-curve and the heads' scores at every checkpoint of a run.
+
+Shapes: L layers, B rows, T positions, H heads, K demonstrations before an answer.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from icl.analysis.heads import RepeatedTokens, head_scores
+from icl.analysis.losses import (
+    exact_by_demonstration,
+    in_context_learning_score,
+    loss_by_demonstration,
+    loss_by_position,
+    token_scores,
+)
+from icl.data.batch import Batch
+from icl.data.loader import stack
+from icl.data.rows import Rows
+from icl.errors import InputError
+from icl.training.checkpoints import restore_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What every checkpoint is measured on, the same for all.
+
+    Attributes:
+      rows: Held-out episodes, one a row.
+      repeated: What the heads are scored on.
+      num_examples: Up to how many demonstrations to report, that number excluded.
+      late: The later token of the in-context-learning score, counted from 1.
+      early: The earlier one.
+    """
+
+    rows: Batch
+    repeated: RepeatedTokens
+    num_examples: int
+    late: int
+    early: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint, measured.
+
+    Attributes:
+      step: Optimizer steps done.
+      tokens: Positions trained on.
+      exact_match: Share of right answers after K = 0, 1, ... demonstrations.
+      loss: Of an answer's tokens after as many, in nats.
+      in_context_learning: Loss at the probe's late token less that at its early one, in nats.
+      prefix_matching: By layer and head, 0..1.
+      copying: By layer and head, -1..1.
+      previous_token: By layer and head, 0..1; on the probe's repeated tokens.
+    """
+
+    step: int
+    tokens: int
+    exact_match: list[float]
+    loss: list[float]
+    in_context_learning: float
+    prefix_matching: list[list[float]]
+    copying: list[list[float]]
+    previous_token: list[list[float]]
+
+    def best_head(self) -> tuple[int, int]:
+        """The head that matches prefixes best, as (layer, head)."""
+        scores_LH = np.array(self.prefix_matching)
+        layer, head = np.unravel_index(scores_LH.argmax(), scores_LH.shape)
+        return int(layer), int(head)
+
+
+def token_counts(rows: Rows, number: int, vocab_size: int) -> np.ndarray:
+    """How often each token is read in the first `number` rows, [vocab]."""
+    counts_V = np.zeros(vocab_size, np.int64)
+    for i in range(number):
+        inputs_T, segments_T = np.asarray(rows[i].inputs_BT), np.asarray(rows[i].segments_BT)
+        counts_V += np.bincount(inputs_T[segments_T > 0], minlength=vocab_size)
+    return counts_V
+
+
+def first_rows(rows: Rows, number: int) -> Batch:
+    """The first rows as one batch of arrays."""
+    return jax.tree.map(np.asarray, stack([rows[i] for i in range(number)]))
+
+
+def measure(workdir: Path, step: int, probe: Probe) -> Snapshot:
+    """Measures one checkpoint of a run.
+
+    Raises:
+      InputError: there is no such checkpoint, it is damaged, or the probe does not fit the model.
+    """
+    params, description = restore_params(workdir, step)
+    config, rows = description.model, probe.rows
+    scores = jax.device_get(token_scores(config, params, rows))
+    loss_T = loss_by_position(
+        scores.cross_entropy_BT, rows.positions_BT, rows.weights_BT, np.asarray(rows.inputs_BT).shape[1]
+    ).mean
+    exact = exact_by_demonstration(scores.best_BT, rows.targets_BT, rows.examples_BT, probe.num_examples)
+    loss = loss_by_demonstration(scores.cross_entropy_BT, rows.examples_BT, probe.num_examples)
+    heads = head_scores(config, params, probe.repeated)
+    return Snapshot(
+        step=step,
+        tokens=description.tokens,
+        exact_match=_rounded(exact.mean),
+        loss=_rounded(loss.mean),
+        in_context_learning=_rounded(in_context_learning_score(loss_T, late=probe.late, early=probe.early)),
+        prefix_matching=_rounded(heads.prefix_matching),
+        copying=_rounded(heads.copying),
+        previous_token=_rounded(heads.previous_token),
+    )
+
+
+def half_rise(
+    steps: Sequence[float], values: Sequence[float], *, least: float, last: int = 5
+) -> float | None:
+    """The step at which a curve has gone half of the way from its first value to its last ones.
+
+    Interpolated between measurements; the last crossing from below, so what fades again before its end counts
+    from its final rise.
+
+    Args:
+      steps: Rising.
+      values: One a step.
+      least: What the curve has to rise by; None is returned for less.
+      last: How many last values make up its end, as their mean.
+
+    Raises:
+      InputError: the two are not as long as each other, or shorter than two.
+    """
+    if len(steps) != len(values) or len(steps) < 2:
+        raise InputError(
+            f"half rise: {len(steps)} steps and {len(values)} values; expected two or more of each"
+        )
+    end = float(np.mean(values[-last:]))
+    if end - values[0] < least:
+        return None
+    middle = (values[0] + end) / 2
+    below = [i for i in range(len(values) - 1) if values[i] < middle <= values[i + 1]]
+    if not below:
+        return None
+    i = below[-1]
+    share = (middle - values[i]) / (values[i + 1] - values[i])
+    return float(steps[i] + share * (steps[i + 1] - steps[i]))
+
+
+def write_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """Writes snapshots as JSON, whole or not at all."""
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps([dataclasses.asdict(snapshot) for snapshot in snapshots]) + "\n")
+    beside.replace(path)
+
+
+def read_snapshots(path: Path) -> list[Snapshot]:
+    """What `write_snapshots` wrote.
+
+    Raises:
+      InputError: the file holds something else.
+    """
+    try:
+        return [Snapshot(**fields) for fields in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: expected snapshots of a run, as this experiment writes them") from error
+
+
+def _rounded(values: Any) -> Any:
+    """Plain numbers of four digits after the point."""
+    return np.round(np.asarray(values, np.float64), 4).tolist()
