@@ -1,6 +1,6 @@
 """When it appears: K-curves and heads through training, of one layer and of two.
 
-    python -m experiments.when_it_appears.run --workdir DIR
+    python -m experiments.when_it_appears.run --training_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
@@ -16,7 +16,7 @@ from absl import flags
 from icl import app
 from icl.errors import InputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder that everything is written to.")
+_TRAINING_DIR = flags.DEFINE_string("training_dir", None, "Folder that everything is written to.")
 _SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu"], "How large the experiment is.")
 flags.adopt_module_key_flags(app)
 
@@ -187,12 +187,12 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment of the flags."""
     del argv
-    if not _WORKDIR.value:
-        raise InputError("--workdir is missing: expected a folder to write to")
+    if not _TRAINING_DIR.value:
+        raise InputError("--training_dir is missing: expected a folder to write to")
     from icl.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    results = experiment(Path(_WORKDIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
+    results = experiment(Path(_TRAINING_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
     print("\n".join(table(results)))
     return 0
 
