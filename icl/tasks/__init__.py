@@ -7,6 +7,7 @@ from icl.tasks.affine import Affine
 from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
 from icl.tasks.files import FileTasks
+from icl.tasks.letter_label import LetterLabel
 from icl.tasks.one_instance import OneInstance
 from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
@@ -24,6 +25,7 @@ __all__ = [
     "Cipher",
     "Example",
     "FileTasks",
+    "LetterLabel",
     "OneInstance",
     "PairTasks",
     "PositionMap",

@@ -31,7 +31,7 @@ HISTORY = "development.jsonl"
 class Answered(NamedTuple):
     """Examples answered by a model, teacher-forced, as arrays [examples].
 
-    `right`: whether each token, delimiter included, is the likeliest, so that greedy decoding gives the answer;
+    `right`: whether each token, delimiter included, is the likeliest, so that greedy decoding gives it;
     `loss`: of the answer, in nats; `tokens`: how many it has.
     """
 
