@@ -114,6 +114,10 @@ class ExampleWriter:
         rebuild = functools.partial(ExampleWriter, instruction=self._instruction is not None)
         return rebuild, (self._data, self._task, self._tokenizer)
 
+    def length(self, example: Example) -> int:
+        """Positions that an example takes."""
+        return len(self._encoded(example)[0]) - 1
+
     def row(self, examples: Sequence[Example], component: int = 0) -> Batch:
         """A row of at most `per_row` examples; `examples_BT` numbers them from 0."""
         arrays = empty_row(self._data.row_length, self._tokenizer.pad_id)
@@ -171,8 +175,9 @@ class FineTuningRows:
         data: DataConfig,
         tasks: Mapping[str, Sequence[Task]],
         tokenizer: Tokenizer,
+        writer: ExampleWriter | None = None,
     ) -> None:
-        """Draws the examples.
+        """Draws the examples; `writer` is that of the same task, where there is one already.
 
         Raises:
           InputError: there is no such task, it has too few inputs, or an example is longer than a row.
@@ -183,7 +188,7 @@ class FineTuningRows:
         self.exclusion = Exclusion()
         self.corpora: dict[str, Corpus] = {}
         self.drawn = draw_examples(config, task)
-        self.writer = ExampleWriter(data, task, tokenizer, instruction=config.instruction)
+        self.writer = writer or ExampleWriter(data, task, tokenizer, instruction=config.instruction)
         self._component = self.components.index(task.name)
         self._seed = config.seed
         self._content = (tokenizer.fingerprint, task.fingerprint(), str(self.drawn), data.row_length)
