@@ -84,7 +84,8 @@ class ExampleScorer:
     def _answer(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Right answers, losses and tokens [rows, examples]."""
         scores = score(self._setup.model, params, batch, self._setup.partitioner)
-        of_example_BTM = jnp.asarray(batch.examples_BT)[..., None] == jnp.arange(self._writer.per_row)
+        numbers_M = jnp.arange(self._writer.per_row)
+        of_example_BTM = jnp.asarray(batch.examples_BT)[..., None] == numbers_M[None, None]
         is_right_BT = scores.best_BT == jnp.asarray(batch.targets_BT)
         tokens_BM = jnp.sum(of_example_BTM, axis=1)
         correct_BM = jnp.sum(of_example_BTM & is_right_BT[..., None], axis=1)
