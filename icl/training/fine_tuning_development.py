@@ -63,8 +63,8 @@ class ExampleScorer:
 
     def batches(self, examples: Sequence[Example]) -> list[Batch]:
         """The examples on the devices, in batches of equal shape."""
-        per_row, size = self._writer.per_row, self._rows
-        rows = [self._writer.row(examples[i : i + per_row]) for i in range(0, len(examples), per_row)]
+        size = self._rows
+        rows = [self._writer.row(together) for together in self._writer.fill(examples)]
         rows += [self._writer.row(())] * (-len(rows) % size)
         held = host_rows(self._setup.partitioner.batch_sharding, size)
         return [

@@ -1,7 +1,7 @@
 """The few labelled examples of fine-tuning, and rows of them: each is a zero-shot prompt with its answer.
 
-Row i is a pure function of (task, tokenizer, settings, i), as all rows are. Every row has the same number of
-examples, whatever N is, so that one compiled step serves all N.
+Row i is a pure function of (task, tokenizer, settings, i), as all rows are. Rows have one shape, whatever N
+is, so that one compiled step serves all N.
 """
 
 import functools
@@ -87,7 +87,7 @@ class ExampleWriter:
     """Writes examples of a task as rows, a number of them side by side in each."""
 
     def __init__(self, data: DataConfig, task: Task, tokenizer: Tokenizer, *, instruction: bool) -> None:
-        """Sees how many fit into a row: as many as there would be of the task's longest.
+        """Sees that every example of the task fits, and how many fit into a row at most (`per_row`).
 
         Raises:
           InputError: one is longer than a row.
@@ -97,16 +97,12 @@ class ExampleWriter:
         self._tokenizer = tokenizer
         self._instruction = task.instance("held_out", 0).instruction if instruction else None
         self._encoded = functools.lru_cache(2**16)(self._encode)
-        longest = most_answer = 0
-        for example in self._every():
-            tokens, start = self._encoded(example)
-            longest = max(longest, len(tokens) - 1)
-            most_answer = max(most_answer, len(tokens) - start)
-        self.per_row = min(data.row_length // longest, data.scored_positions // most_answer)
-        if not self.per_row:
+        lengths, answers = zip(*map(self._positions, self._every()), strict=True)
+        self.per_row = min(data.row_length // min(lengths), data.scored_positions // min(answers))
+        if data.row_length < max(lengths) or data.scored_positions < max(answers):
             raise InputError(
                 f"DataConfig.row_length = {data.row_length}, answer_positions = {data.answer_positions}:"
-                f" expected at least {longest} and {most_answer} (or 0), as long as an example of task"
+                f" expected at least {max(lengths)} and {max(answers)} (or 0), as long as an example of task"
                 f" {task.name!r}"
             )
 
@@ -116,10 +112,23 @@ class ExampleWriter:
 
     def length(self, example: Example) -> int:
         """Positions that an example takes."""
-        return len(self._encoded(example)[0]) - 1
+        return self._positions(example)[0]
+
+    def fill(self, examples: Sequence[Example]) -> list[tuple[Example, ...]]:
+        """The examples in their order, as many in each row as fit."""
+        filled: list[tuple[Example, ...]] = []
+        room = answer_room = -1
+        for example in examples:
+            length, answer = self._positions(example)
+            if length > room or answer > answer_room:
+                filled.append(())
+                room, answer_room = self._data.row_length, self._data.scored_positions
+            filled[-1] = (*filled[-1], example)
+            room, answer_room = room - length, answer_room - answer
+        return filled
 
     def row(self, examples: Sequence[Example], component: int = 0) -> Batch:
-        """A row of at most `per_row` examples; `examples_BT` numbers them from 0."""
+        """A row of examples that fit; `examples_BT` numbers them from 0."""
         arrays = empty_row(self._data.row_length, self._tokenizer.pad_id)
         used = 0
         for number, example in enumerate(examples):
@@ -140,6 +149,11 @@ class ExampleWriter:
                 np.asarray(array)[at] = values
             used = at.stop
         return arrays
+
+    def _positions(self, example: Example) -> tuple[int, int]:
+        """Positions that an example takes, and those of its answer."""
+        tokens, start = self._encoded(example)
+        return len(tokens) - 1, len(tokens) - start
 
     def _every(self) -> list[Example]:
         shown = self._task.instance("held_out", 0).demonstrations(generator("longest example"))
@@ -164,9 +178,10 @@ class ExampleWriter:
 
 
 class FineTuningRows:
-    """Training rows of a few examples, epoch after epoch, each in another order.
+    """Training rows of a few examples, epoch after epoch.
 
-    It stands for `icl.data.rows.Rows`. What an epoch leaves of a row the next one fills.
+    It stands for `icl.data.rows.Rows`. Which examples share a row stays as it is, and means little, as they
+    do not see each other; every epoch has the rows in another order.
     """
 
     def __init__(
@@ -189,6 +204,7 @@ class FineTuningRows:
         self.corpora: dict[str, Corpus] = {}
         self.drawn = draw_examples(config, task)
         self.writer = writer or ExampleWriter(data, task, tokenizer, instruction=config.instruction)
+        self._filled = self.writer.fill(self.drawn.train)
         self._component = self.components.index(task.name)
         self._seed = config.seed
         self._content = (tokenizer.fingerprint, task.fingerprint(), str(self.drawn), data.row_length)
@@ -200,23 +216,25 @@ class FineTuningRows:
         """Row `index`, 0 <= index < len(self)."""
         if not 0 <= index < _NUM_ROWS:
             raise IndexError(f"row {index}: expected 0 to {_NUM_ROWS - 1}")
-        examples, first = self.drawn.train, int(index) * self.writer.per_row
-        places = (divmod(n, len(examples)) for n in range(first, first + self.writer.per_row))
-        return self.writer.row(
-            [examples[self._order(epoch)[place]] for epoch, place in places], self._component
-        )
+        epoch, place = divmod(int(index), self.rows_of_an_epoch)
+        return self.writer.row(self._filled[self._order(epoch)[place]], self._component)
+
+    @property
+    def rows_of_an_epoch(self) -> int:
+        """Rows that show every example once."""
+        return len(self._filled)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Names what the rows hold, by content."""
-        return digest("fine-tuning", *self._content, self.writer.per_row, self._seed)
+        return digest("fine-tuning", *self._content, self._seed)
 
     def usage(self, num_rows: int) -> dict[str, Usage]:
         """How often so many rows show the examples that are trained on."""
-        used = float(num_rows * self.writer.per_row)
-        return {self.trained_tasks[0]: Usage(used, len(self.drawn.train))}
+        number = len(self.drawn.train)
+        return {self.trained_tasks[0]: Usage(number * num_rows / self.rows_of_an_epoch, number)}
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def _order(self, epoch: int) -> np.ndarray:
         rng = generator("fine-tuning order", self._seed, epoch)
-        return rng.permutation(len(self.drawn.train))
+        return rng.permutation(self.rows_of_an_epoch)

@@ -98,7 +98,7 @@ class FineTuner:
         jax.block_until_ready(best)
         assert stopping.best is not None
         lengths = [writer.length(example) for example in rows.drawn.train]
-        shown = step * setup.run.batch_rows * writer.per_row / len(lengths)
+        epochs = step * setup.run.batch_rows / rows.rows_of_an_epoch
         measured = [writer.length(example) for example in rows.drawn.development]
         return Tuned(
             best,
@@ -107,13 +107,29 @@ class FineTuner:
             stopping.best,
             time.monotonic() - began,
             time.process_time() - cpu_began,
-            3 * shown * self.reading_flops(lengths) + measurements * self.reading_flops(measured),
+            3 * epochs * self.reading_flops(lengths) + measurements * self.reading_flops(measured),
         )
 
     def answers(self, params: Any, task: str, examples: Sequence[Example]) -> Answered:
         """What parameters answer to examples of a task, each alone."""
         _, scorer = self._of(self.task(task))
         return scorer.answers(params, scorer.batches(examples))
+
+    def seconds_to_read(self, length: int, number: int = 1000) -> float:
+        """Processor seconds to read `number` texts of `length` positions, in batches of 20, none padded."""
+        tokens_BT = jnp.zeros((20, length), jnp.int32)
+        ones_BT, at_BT = jnp.ones_like(tokens_BT), jnp.broadcast_to(jnp.arange(length), (20, length))
+        config, partitioner = self._setup.model, self._setup.partitioner
+
+        def read(params: Any) -> Any:
+            return model.hidden_states(config, params, tokens_BT, ones_BT, at_BT, partitioner)
+
+        compiled = jax.jit(read).lower(self.params).compile()
+        jax.block_until_ready(compiled(self.params))
+        began = time.process_time()
+        for _ in range(5):
+            jax.block_until_ready(compiled(self.params))
+        return (time.process_time() - began) * number / 100
 
     def reading_flops(self, lengths: Sequence[int], seen: int = 0) -> float:
         """Model FLOPs, forward, of texts of so many positions, each after `seen` positions that are cached.

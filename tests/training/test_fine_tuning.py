@@ -124,22 +124,37 @@ def test_an_example_is_the_zero_shot_prompt_of_the_evaluation() -> None:
         assert targets[at][weights[at] > 0].tolist() == asked.gold
 
 
-def test_every_example_is_shown_as_often_in_an_order_of_its_own() -> None:
-    made = rows()
-    shown = Counter[str]()
-    for index in range(4):  # 32 examples: two epochs of 16
-        row = made[index]
-        for number in range(1, made.writer.per_row + 1):
-            at = np.asarray(row.segments_BT) == number
-            shown[ByteTokenizer().decode(np.asarray(row.inputs_BT)[at])[:3]] += 1
-    assert set(shown) == {e.input for e in made.drawn.train} and set(shown.values()) == {2}
-    first, second = (np.asarray(made[index].inputs_BT) for index in (0, 2))
-    assert not np.array_equal(first, second)
-    assert made.fingerprint == rows().fingerprint != rows(seed=1).fingerprint
+def test_every_epoch_shows_every_example_once_with_the_rows_in_an_order_of_its_own() -> None:
+    made = rows(examples=100)  # 80 to train on, 8 a row
+    assert made.rows_of_an_epoch == 10 and made.usage(25)["cipher-0"].used == 200
+    orders = []
+    for epoch in range(3):
+        shown = Counter[str]()
+        for index in range(10 * epoch, 10 * epoch + 10):
+            row = made[index]
+            for number in range(1, int(np.max(row.segments_BT)) + 1):
+                at = np.asarray(row.segments_BT) == number
+                shown[ByteTokenizer().decode(np.asarray(row.inputs_BT)[at])[:3]] += 1
+        assert set(shown) == {e.input for e in made.drawn.train} and set(shown.values()) == {1}
+        orders.append(tuple(shown))
+    assert len(set(orders)) == 3
+    assert made.fingerprint == rows(examples=100).fingerprint != rows(examples=100, seed=1).fingerprint
 
 
-def test_all_n_make_rows_of_one_shape() -> None:
-    assert rows(examples=2).writer.per_row == rows(examples=100).writer.per_row
+def test_a_row_holds_as_many_as_fit(tmp_path: Path) -> None:
+    path = tmp_path / "repeats.json"
+    path.write_text(
+        json.dumps([{"input": f"{i}" * (1 + i % 3), "output": "x" * (i % 7 + 1)} for i in range(90)])
+    )
+    (task,) = FileTasks(glob=str(path)).build("files")
+    writer = ExampleWriter(DATA, task, ByteTokenizer(), instruction=False)
+    examples = draw_examples(dataclasses.replace(SETTINGS, examples=50, test_queries=1), task).train
+    filled = writer.fill(examples)
+    assert [example for together in filled for example in together] == list(examples)
+    for together, after in zip(filled, filled[1:], strict=False):
+        used = sum(map(writer.length, together))
+        assert used <= 64 < used + writer.length(after[0]) and len(together) <= writer.per_row
+        assert np.count_nonzero(writer.row(together).segments_BT) == used
     data = dataclasses.replace(DATA, answer_positions=12)
     writer = ExampleWriter(data, TASK, ByteTokenizer(), instruction=False)
     assert writer.per_row == 3  # of four answer tokens each
