@@ -165,19 +165,17 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
         inner = [scope, f"{rung}/{scope}" if rung else scope] if scope else []
         families[entry] = parsed.build(_family_class(entry, parsed, scopes), [*scopes, *inner])
     fine_tune = parsed.build(FineTuneConfig, scopes)
-    with parsed.blame(scopes):
-        start = find_start(fine_tune.checkpoint) if fine_tune.checkpoint else None
-        started = started_model(start, parsed.values(ModelConfig, scopes)) if start else None
     parts: dict[str, Any] = {
         "fine_tune": fine_tune,
-        "start": start,
-        "model": started or parsed.build(ModelConfig, scopes),
         "optimizer": parsed.build(OptimizerConfig, scopes),
         "train": parsed.build(TrainConfig, scopes),
         "mesh": parsed.build(MeshConfig, scopes),
         "tracking": parsed.build(TrackingConfig, scopes),
     }
     with parsed.blame(scopes):
+        start = find_start(fine_tune.checkpoint) if fine_tune.checkpoint else None
+        started = started_model(start, parsed.values(ModelConfig, scopes)) if start else None
+        parts |= {"start": start, "model": started or parsed.build(ModelConfig, scopes)}
         run = RunConfig(data=data, families=families, rung=rung, **parts)
     return dataclasses.replace(run, config_text=config_text(run))
 

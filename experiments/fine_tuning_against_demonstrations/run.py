@@ -73,8 +73,8 @@ SIZES = {
         (1e-3,),
         ("TrainConfig.steps = 20", "EvalConfig.ks = (0, 1)", "OneInstance.size = 400"),
     ),
-    "cpu": Size("cpu.gin", (0, 1, 2), _FULL, 500, (3e-4, 1e-3, 3e-3)),
-    "gpu": Size("gpu.gin", (0, 1, 2), _FULL, 500, (1e-4, 3e-4, 1e-3)),
+    "cpu": Size("cpu.gin", (0, 1, 2), _FULL, 500, (1e-3, 3e-3)),
+    "gpu": Size("gpu.gin", (0, 1, 2), _FULL, 500, (3e-4, 1e-3)),
 }
 
 
@@ -133,7 +133,7 @@ class Sides:
         self._base = base
         self.size = size
         self._bindings = [
-            f"checkpoint = {base!r}",
+            f"FineTuneConfig.checkpoint = {base!r}",
             f"inflected = {data.inflected!r}",
             f"FineTuneConfig.examples = {size.examples[0]}",
             f"FineTuneConfig.task = {SELECTION!r}",

@@ -18,7 +18,7 @@ _TUNED, _PROMPTED = VARIANTS[1], VARIANTS[2]
 class Compared(NamedTuple):
     """A task: accuracies (0..1) by seed after fine-tuning on N examples and with K demonstrations.
 
-    `worth` has one entry a K of `ks`; `untuned` is the accuracy with neither.
+    `worth` has one entry for each K above 0, rising; `chance` is the rate of a guess.
     """
 
     sizes: Sequence[int]
@@ -40,7 +40,8 @@ def draw(tasks: Mapping[str, Compared]) -> bytes:
             axes.set_visible(False)
         for axes, (name, task) in zip(grid.ravel(), tasks.items(), strict=False):
             _draw_task(axes, task)
-            axes.set_title(name)
+            most = task.worth[-1]
+            axes.set_title(f"{name}\n{most.k} demonstrations: {most.text()} examples", fontsize=9)
         for axes in grid[:, 0]:
             axes.set_ylabel("exact match (%)")
         handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -56,7 +57,7 @@ def _draw_task(axes: Axes, task: Compared) -> None:
     if 0 in task.ks:
         untuned = 100 * task.prompted_SK[:, task.ks.index(0)].mean()
         axes.axhline(untuned, color=FAINT, linestyle=":", linewidth=1.0, label="frozen, K = 0")
-    most = max(task.worth, key=lambda worth: worth.k)
+    most = task.worth[-1]
     level = 100 * most.accuracy
     axes.set_xscale("log", base=2)
     ticks = [k for k in (*ks, *task.sizes) if round(math.log2(k)) % 2 == 0]
@@ -68,15 +69,6 @@ def _draw_task(axes: Axes, task: Compared) -> None:
     low, high = (min(max(end, task.sizes[0]), task.sizes[-1]) for end in (most.low, most.high))
     if high > low:
         axes.plot([low, high], [level, level], color=INK, linewidth=3.0, alpha=0.35, solid_capstyle="butt")
-    axes.text(
-        0.98,
-        0.04,
-        f"{most.k} demonstrations: {most.text()} examples",
-        transform=axes.transAxes,
-        ha="right",
-        color=INK,
-        fontsize=8,
-    )
     axes.set(xlabel="examples N, demonstrations K", ylim=(-3, 103))
 
 

@@ -268,6 +268,7 @@ def test_a_killed_fine_tuning_goes_on_bit_for_bit(
         assert (there.step, there.checksums) == (whole.step, whole.checksums)
 
 
+@pytest.mark.extended
 def test_patience_ends_a_run_for_good(base: Path, tmp_path: Path) -> None:
     run = tuning_run(base, steps=40)
     run = dataclasses.replace(run, fine_tune=dataclasses.replace(run.fine_tune, patience=1))
