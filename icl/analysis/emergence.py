@@ -171,5 +171,5 @@ def read_snapshots(path: Path) -> list[Snapshot]:
 
 
 def _rounded(values: Any) -> Any:
-    """Plain numbers of four digits after the point."""
-    return np.round(np.asarray(values, np.float64), 4).tolist()
+    """Plain numbers of three digits after the point."""
+    return np.round(np.asarray(values, np.float64), 3).tolist()

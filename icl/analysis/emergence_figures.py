@@ -83,7 +83,11 @@ def _handles(runs: Mapping[str, Sequence[Run]], ks: Sequence[int], shades: Seque
         *(Line2D([], [], color=shade, label=f"K = {k}") for k, shade in zip(ks, shades, strict=True)),
         *(
             Line2D(
-                [], [], color=_LAYERS[i % len(_LAYERS)], linewidth=1.6, label=f"layer {i + 1}, a line a head"
+                [],
+                [],
+                color=_LAYERS[i % len(_LAYERS)],
+                linewidth=1.6,
+                label=f"head of layer {i + 1} (strong: best at matching)",
             )
             for i in range(layers)
         ),

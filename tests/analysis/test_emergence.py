@@ -155,13 +155,15 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
     assert figures[0] != draw(runs, {"one": [2.0], "two": [1.5]}, ks=(0, 1), chance=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(600)
 def test_the_command_measures_every_model_at_every_checkpoint(tmp_path: Path) -> None:
     """In the smoke size, from the command line; a second time it trains nothing and gives the same."""
     command = [sys.executable, "-m", "experiments.when_it_appears.run", "--size", "smoke"]
     first, second = (
-        subprocess.run([*command, "--workdir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY)
+        subprocess.run(
+            [*command, "--training_dir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
+        )
         for _ in range(2)
     )
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
