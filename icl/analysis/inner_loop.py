@@ -1,7 +1,7 @@
 """Learning within a row: the loss of an episode's answers by the number of demonstrations before them.
 
 The forward pass over a row is the inner loop of the GPT-3 paper (Fig. 1.1), training the outer one.
-Dimension letters: B rows, T positions, K demonstrations before an answer.
+Dimension letters: B rows, T positions, K demonstrations before an answer, R runs, S steps.
 """
 
 from collections.abc import Mapping
@@ -36,8 +36,8 @@ def by_demonstration(
       num_examples: How many K to report, from 0.
 
     Returns:
-      `loss`, nats a token of the answer, [num_examples]; `by_task`, the same for each task; `exact`, the share
-      of answers that are right token for token, or None where rows hold several episodes.
+      `loss`, nats a token of the answer, [num_examples]; `by_task`, the same for each task; `exact`, the
+      share of answers that are right token for token, or None where rows hold several episodes.
     """
     loss_BT, best_BT = (np.concatenate(parts) for parts in zip(*_scored(config, params, rows), strict=True))
     examples_BT, tasks_BT = np.asarray(rows.examples_BT), np.asarray(rows.tasks_BT)
@@ -99,12 +99,14 @@ def _draw_steps(axes: Any, results: Mapping[str, Any], rows: str) -> None:
     """A line a step, the range of the seeds as its band."""
     steps = results["steps"]
     shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0.1, len(steps)))
+    curves_RSK = np.array([[_curve(at["loss"]) for at in run[rows]] for run in results["runs"]])
+    ks = range(curves_RSK.shape[2])
+    at = [k_position(k) for k in ks]
     for i, (step, shade) in enumerate(zip(steps, shades, strict=True)):
-        curves = np.array([_curve(run[rows][i]["loss"]) for run in results["runs"]])
-        at = [k_position(k) for k in range(curves.shape[1])]
+        curves = curves_RSK[:, i]
         axes.plot(at, curves.mean(axis=0), color=shade, linewidth=1.5, label=f"step {step:,}")
         axes.fill_between(at, curves.min(axis=0), curves.max(axis=0), color=shade, alpha=0.2, linewidth=0)
-    k_axis(axes, range(curves.shape[1]))
+    k_axis(axes, ks)
 
 
 def _draw_tasks(axes: Any, results: Mapping[str, Any]) -> None:

@@ -114,7 +114,7 @@ def draw_row(
             label = f" {components[tasks_T[position]]}"
             axes.text(left, top - 0.12, label, fontsize=6.5, color=color, va="bottom", weight="bold")
         for i, loss_T in enumerate(loss_XT):
-            face = colors.to_rgba(float(loss_T[position])) if is_answer else GRID
+            face = colors.to_rgba(loss_T[[position]])[0] if is_answer else GRID
             at = (left, top + _TEXT + i * _STRIP)
             axes.add_patch(Rectangle(at, len(text), 0.86 * _STRIP, facecolor=face, linewidth=0))
     for line in range(laid[-1].line + 1):

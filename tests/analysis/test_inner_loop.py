@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -82,10 +83,10 @@ def test_only_answers_are_tinted_by_their_loss(rows: Rows) -> None:
     answers_T = np.asarray(row.examples_BT) >= 0
     loss_T = np.ones(96)
 
-    def faces(loss_T: np.ndarray) -> list[tuple[float, ...]]:
+    def faces(loss_T: np.ndarray) -> list[Any]:
         axes = Figure().subplots()
         draw_row(axes, row, TOKENIZER, rows.components, {"a": loss_T})
-        return [tuple(patch.get_facecolor()) for patch in axes.patches]
+        return [patch.get_facecolor() for patch in axes.patches]
 
     assert faces(loss_T) == faces(np.where(answers_T, loss_T, 3.0))
     assert faces(loss_T) != faces(np.where(answers_T, 3.0, loss_T))
