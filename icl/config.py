@@ -24,9 +24,11 @@ from icl.errors import InputError, check_types
 from icl.evaluation.config import EvalConfig
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
+from icl.start import find_start, started_model
 from icl.tasks import FAMILIES, family_class
 from icl.tracking.config import TrackingConfig
 from icl.training.config import RunConfig, TrainConfig
+from icl.training.fine_tuning import FineTuneConfig
 from icl.training.optimizer import OptimizerConfig
 
 _Settings = TypeVar("_Settings")
@@ -111,7 +113,11 @@ def config_text(run: RunConfig) -> str:
     lines = ["# Every setting of this run, defaults included."]
     if run.rung:
         lines += ["", f"Ladder.rungs = ({run.rung!r},)"]
-    parts = [("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh, run.tracking)]
+    parts: list[tuple[str, Any]] = [
+        ("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh, run.tracking)
+    ]
+    if run.fine_tune != FineTuneConfig():
+        parts.append(("", run.fine_tune))
     parts += [(_scope(entry), family) for entry, family in run.families.items()]
     for scope, part in parts:
         name = "/".join(filter(None, (scope, type(part).__name__)))
@@ -158,8 +164,14 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
         scope = _scope(entry)
         inner = [scope, f"{rung}/{scope}" if rung else scope] if scope else []
         families[entry] = parsed.build(_family_class(entry, parsed, scopes), [*scopes, *inner])
+    fine_tune = parsed.build(FineTuneConfig, scopes)
+    with parsed.blame(scopes):
+        start = find_start(fine_tune.checkpoint) if fine_tune.checkpoint else None
+        started = started_model(start, parsed.values(ModelConfig, scopes)) if start else None
     parts: dict[str, Any] = {
-        "model": parsed.build(ModelConfig, scopes),
+        "fine_tune": fine_tune,
+        "start": start,
+        "model": started or parsed.build(ModelConfig, scopes),
         "optimizer": parsed.build(OptimizerConfig, scopes),
         "train": parsed.build(TrainConfig, scopes),
         "mesh": parsed.build(MeshConfig, scopes),
@@ -172,7 +184,10 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
 
 _RUNG_CLASSES = {
     cls.__name__: cls
-    for cls in (ModelConfig, DataConfig, OptimizerConfig, TrainConfig, MeshConfig, TrackingConfig)
+    for cls in (
+        *(ModelConfig, DataConfig, OptimizerConfig, TrainConfig, FineTuneConfig, MeshConfig),
+        TrackingConfig,
+    )
 }
 
 

@@ -8,6 +8,8 @@ from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
 from icl.tasks.cue_label import CueLabel, CueTrials
 from icl.tasks.files import FileTasks
+from icl.tasks.letter_label import LetterLabel
+from icl.tasks.one_instance import OneInstance
 from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
 from icl.tasks.recall import Recall
@@ -26,6 +28,8 @@ __all__ = [
     "CueTrials",
     "Example",
     "FileTasks",
+    "LetterLabel",
+    "OneInstance",
     "PairTasks",
     "PositionMap",
     "Query",

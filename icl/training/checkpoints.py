@@ -208,6 +208,21 @@ class Checkpoints:
             ),
         )
 
+    def save_params(self, step: int, params: Any, description: Description) -> None:
+        """Saves parameters alone, with no optimizer's state; they are on the disk when this returns."""
+        description = dataclasses.replace(description, step=step, checksums=describe_arrays(params, PARAMS))
+        items = {
+            PARAMS: ocp.args.PyTreeSave(params),
+            DESCRIPTION: ocp.args.JsonSave(description.to_json()),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.wait_until_finished()
+
+    def drop_after(self, step: int) -> None:
+        """Deletes checkpoints of later steps, which a run that goes on from `step` has not made yet."""
+        for later in [saved for saved in self._manager.all_steps() if saved > step]:
+            self._manager.delete(later)
+
     def restore(self, step: int, target: TrainState) -> TrainState:
         """A whole state, verified; `target` gives shapes, types and shardings.
 

@@ -15,6 +15,7 @@ from icl.errors import InputError, check_types
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
 from icl.tracking.config import TrackingConfig
+from icl.training.fine_tuning import FineTuneConfig, Start
 from icl.training.optimizer import OptimizerConfig, require
 
 
@@ -95,6 +96,8 @@ class RunConfig:
     Attributes:
       families: Task families by their name in the mixture, as `icl.tasks.registry` builds them.
       config_text: Operative gin text, for the record only.
+      fine_tune: Where it starts, and on how few examples it trains.
+      start: The checkpoint that `fine_tune` names, opened (`icl.start.find_start`); its model is the run's.
     """
 
     model: ModelConfig
@@ -106,8 +109,15 @@ class RunConfig:
     tracking: TrackingConfig = TrackingConfig()
     rung: str = ""
     config_text: str = ""
+    fine_tune: FineTuneConfig = FineTuneConfig()
+    start: Start | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if bool(self.fine_tune.checkpoint) != (self.start is not None):
+            raise InputError(
+                f"FineTuneConfig.checkpoint = {self.fine_tune.checkpoint!r}: expected RunConfig.start of that"
+                " path, as icl.start.find_start gives it, or neither"
+            )
         rows, rest = divmod(self.train.batch_tokens, self.data.row_length)
         if rest or rows % self.train.accumulation_steps:
             raise InputError(

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from icl.tracking.config import check_installed
 from icl.training.checkpoints import Checkpoints, read_description
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json
+from icl.training.fine_tuning import BEST
+from icl.training.fine_tuning_development import Development
+from icl.training.fine_tuning_rows import FineTuningRows
 from icl.training.held_out import HeldOut, HeldOutRows
 from icl.training.metrics import MetricWriters, NoWriters
 from icl.training.profiling import Profiler
@@ -95,14 +98,23 @@ def _train(run: RunConfig, workdir: Path, profile: bool, began: float) -> bool:
             if is_first:
                 claim_workdir(workdir, run)
                 write_whole(workdir / "data.json", json.dumps(_data_report(setup), indent=1) + "\n")
-            with _progress(run, start) as progress:
-                if start >= run.train.steps:
+            with _progress(run, start) as progress, _development(setup, workdir, start) as development:
+                if start >= run.train.steps or (development and development.is_over):
                     progress.say(f"step {start} is the last: nothing left to train")
                     return True
                 with _writers(run, workdir, start) as writers:
                     profiler = Profiler(workdir / "profile" if profile and is_first else None, start)
-                    loop = _Loop(setup, checkpoints, writers, termination, profiler, progress, began)
+                    loop = _Loop(
+                        setup, checkpoints, writers, termination, profiler, progress, began, development
+                    )
                     return loop.run(state, start)
+
+
+def _development(setup: Setup, workdir: Path, start: int) -> Development | contextlib.nullcontext[None]:
+    """What decides when fine-tuning on a few examples ends; nothing for other runs."""
+    if not isinstance(setup.rows, FineTuningRows):
+        return contextlib.nullcontext()
+    return Development(setup, setup.rows, workdir, start)
 
 
 def _progress(run: RunConfig, start: int) -> Progress:
@@ -140,6 +152,7 @@ class _Loop:
         profiler: Profiler,
         progress: Progress,
         began: float,
+        development: Development | None = None,
     ) -> None:
         self._setup = setup
         self._train = setup.run.train
@@ -148,6 +161,7 @@ class _Loop:
         self._profiler = profiler
         self._progress = progress
         self._began = began
+        self._development = development
         self._held_out = HeldOutRows(setup)
         self._description = setup.description()
         self._writers = writers
@@ -162,6 +176,8 @@ class _Loop:
         train_step = self._compiled(state, batch, start)
         log = _Log(self._setup, self._writers, progress)
         last = self._train.steps
+        if self._development and not start:
+            self._development.measure(0, state.params)
         for step in range(start + 1, last + 1):
             if step > start + 1 and ramp.rows(step - 1) != ramp.rows(step - 2):
                 log.finish()
@@ -174,19 +190,33 @@ class _Loop:
             if step == start + 1:
                 jax.block_until_ready(state)
                 progress.say(f"first step done {time.monotonic() - self._began:.1f} s after the start")
-            if found := self._profiler.after(step, state, train_step, is_last=step == last):
-                progress.say(found)
+            if traced := self._profiler.after(step, state, train_step, is_last=step == last):
+                progress.say(traced)
             if step < last:
                 batch = next(batches)
                 # The step before was dispatched: where it was done before the rows came, the next one waited.
                 log.add_wait(self._setup.seconds_to_read > _AT_ONCE and metrics.loss.is_ready())
             stop = self._termination.requested(step)
+            held_out = found = None
             if self._train.eval_every and (step % self._train.eval_every == 0 or step == last):
-                log.finish(self._held_out.measure(state.params))
-            if stop or step == last or (self._train.save_every and step % self._train.save_every == 0):
+                held_out = self._held_out.measure(state.params)
+            if self._development and self._development.is_due(step, last):
+                found = self._development.measure(step, state.params)
+            if held_out or found:
+                log.finish(held_out, found)
+            over = self._development is not None and self._development.is_over
+            if (
+                stop
+                or over
+                or step == last
+                or (self._train.save_every and step % self._train.save_every == 0)
+            ):
                 log.finish()
                 self._save(step, state)
             log.start_clock()
+            if self._development and (over or step == last):
+                progress.say(f"{self._development.summary}: in {BEST}/")
+                return True
             if stop:
                 progress.say(f"terminated: saved at step {step}")
                 return False
@@ -210,6 +240,8 @@ class _Loop:
             tokens=self._setup.run.tokens(step),
             excluded=self._setup.excluded(jax.device_get(state.excluded_C)),
         )
+        if self._development:
+            self._development.save(description)
         self._checkpoints.save(step, state, description)
 
 
@@ -246,8 +278,8 @@ class _Log:
         if self._pending is None:
             self._clock = time.monotonic()
 
-    def finish(self, held_out: HeldOut | None = None) -> None:
-        """Waits for the step last dispatched, and writes its line if it is due."""
+    def finish(self, held_out: HeldOut | None = None, development: Mapping[str, Any] | None = None) -> None:
+        """Waits for the step last dispatched, and writes its line if it is due or something was measured."""
         if self._pending is None:
             return
         step, on_device = self._pending
@@ -259,10 +291,22 @@ class _Log:
         if not metrics.finite:
             skipped = f"{metrics.skipped} updates skipped so far"
             self._progress.say(f"step {step}: loss or gradient is not finite, {skipped}")
-        if held_out or step % self._every == 0 or step in (1, self._last) or not metrics.finite:
-            self._write(step, metrics, held_out)
+        if (
+            held_out
+            or development
+            or step % self._every == 0
+            or step in (1, self._last)
+            or not metrics.finite
+        ):
+            self._write(step, metrics, held_out, development)
 
-    def _write(self, step: int, metrics: StepMetrics, held_out: HeldOut | None) -> None:
+    def _write(
+        self,
+        step: int,
+        metrics: StepMetrics,
+        held_out: HeldOut | None,
+        development: Mapping[str, Any] | None,
+    ) -> None:
         tokens_per_second = self._tokens / max(self._busy, 1e-9)
         data_waits, self._busy, self._tokens, self._waits = self._waits, 0.0, 0, 0
         mfu = tokens_per_second * self._setup.flops_per_token() / self._peak if self._peak else None
@@ -280,7 +324,8 @@ class _Log:
             "task_loss": {task: loss for task, loss in by_task if loss == loss},
             "excluded": self._setup.excluded(np.asarray(metrics.excluded_C))["examples"],
         }
-        self._writers.write(line | ({"curve": held_out.curve} if held_out else {}))
+        measured = {"curve": held_out and held_out.curve, "development": development}
+        self._writers.write(line | {name: value for name, value in measured.items() if value})
         if held_out:
             self._writers.show(step, held_out)
         use = "" if mfu is None else f", MFU {mfu:.0%}"

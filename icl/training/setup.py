@@ -16,9 +16,10 @@ import optax
 
 from icl import model
 from icl.data.batch import Batch
+from icl.data.config import DataConfig
 from icl.data.loader import batches, host_rows
 from icl.data.rows import Rows, Usage
-from icl.data.tokenizer import Tokenizer, load_tokenizer
+from icl.data.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_json
 from icl.errors import InputError
 from icl.model.attention import Implementation
 from icl.model.block import attention_of
@@ -30,8 +31,10 @@ from icl.tasks.task import Task
 from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
+from icl.training.fine_tuning_rows import FineTuningRows
 from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
 from icl.training.step import TrainState, make_train_step
+from icl.training.workdir import check_model
 
 _SHOWN = 20
 
@@ -54,6 +57,8 @@ class Setup:
         self.num_components = len(self.rows.components) if num_components is None else num_components
         reads_tokenizer = num_components is None or run.model.vocab_size == 0
         self.model = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
+        if run.start is not None:
+            check_model(run.start.description.model, self.model, f"checkpoint {run.start.folder}")
         self.partitioner = Partitioner(make_mesh(run.mesh, devices))
         model.check_mesh(self.model, self.partitioner)
         _check_rows(run, self.partitioner)
@@ -75,8 +80,17 @@ class Setup:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Of the texts."""
-        return load_tokenizer(self.run.data.tokenizer)
+        """Of the texts; that of the checkpoint that the run starts from, if it does."""
+        if self.run.start is None:
+            return load_tokenizer(self.run.data.tokenizer)
+        found = tokenizer_from_json(self.run.start.description.tokenizer)
+        named = self.run.data.tokenizer
+        if named != DataConfig.tokenizer and load_tokenizer(named).fingerprint != found.fingerprint:
+            raise InputError(
+                f"DataConfig.tokenizer = {named!r}: is another one than that of checkpoint"
+                f" {self.run.start.folder}; expected {DataConfig.tokenizer!r}, the default, to take that"
+            )
+        return found
 
     @functools.cached_property
     def tasks(self) -> Mapping[str, tuple[Task, ...]]:
@@ -84,8 +98,10 @@ class Setup:
         return build_tasks(self.run.families)
 
     @functools.cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> Rows | FineTuningRows:
         """The training rows."""
+        if self.run.fine_tune.examples:
+            return FineTuningRows(self.run.fine_tune, self.run.data, self.tasks, self.tokenizer)
         return Rows(self.run.data, self.tasks, self.tokenizer)
 
     @property
@@ -94,9 +110,16 @@ class Setup:
         return attention_of(self.model, self.partitioner)
 
     def init_state(self) -> TrainState:
-        """Fresh parameters and moments, born in their shards."""
+        """Fresh parameters, or those that the run starts from, and fresh moments, born in their shards."""
+        if self.run.start is not None:
+            return self.state_of(self.run.start.restore(self.shardings.params))
         init = jax.jit(self._init, out_shardings=self.shardings)
         return init(jax.random.key(self.run.train.seed))
+
+    def state_of(self, params: Any) -> TrainState:
+        """Parameters, in their shards, with fresh moments at step 0."""
+        fresh = jax.jit(self._fresh, out_shardings=self.shardings._replace(params=None))(params)
+        return fresh._replace(params=params)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state."""
@@ -190,15 +213,21 @@ class Setup:
             step=0,
             tokens=0,
             params=model.num_params(self.model),
-            train_seed=run.train.seed,
+            train_seed=run.start.description.train_seed if run.start else run.train.seed,
             config_text=run.config_text,
             versions=versions(),
             git=git_revision(),
             data_fingerprint=self.rows.fingerprint,
-            trained_tasks=self.rows.trained_tasks,
+            trained_tasks=self._trained_tasks(),
             excluded=self.excluded(),
             checksums={},
+            start=run.start.account | {"settings": as_json(run.fine_tune)} if run.start else {},
         )
+
+    def _trained_tasks(self) -> tuple[str, ...]:
+        """Tasks that fed training rows, before this run too."""
+        before = self.run.start.description.trained_tasks if self.run.start else ()
+        return tuple(dict.fromkeys((*before, *self.rows.trained_tasks)))
 
     def excluded(self, excluded_C: np.ndarray | None = None) -> dict[str, Any]:
         """What training is kept from seeing, counted.
@@ -265,9 +294,13 @@ class Setup:
 
     def _init(self, key: jax.Array) -> TrainState:
         params = model.init_params(self.model, key)
+        return self._fresh(params)._replace(params=params)
+
+    def _fresh(self, params: Any) -> TrainState:
+        """All of a state at step 0 but the parameters."""
         zero = jnp.zeros((), jnp.int32)
         excluded_C = jnp.zeros(self.num_components, jnp.int32)
-        return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
+        return TrainState(zero, None, self.optimizer.init(params), zero, excluded_C)
 
 
 def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

@@ -21,6 +21,7 @@ from icl.model.config import ModelConfig
 from icl.tasks.registry import describe
 from icl.training.config import RunConfig
 from icl.training.description import as_json
+from icl.training.fine_tuning import FineTuneConfig
 from icl.training.optimizer import make_schedule
 
 _RUN_FILE = "run.json"
@@ -32,8 +33,10 @@ _FREE: dict[str, set[str]] = {
         *("read_threads", "read_workers"),
     },
     "ModelConfig": {"attention", "remat", "scan_unroll"},
+    "FineTuneConfig": {"checkpoint"},
 }
-"""Settings that may change from start to start: cadences, `steps` (see `check_steps`), how to compute."""
+"""Settings that may change from start to start: cadences, `steps` (see `check_steps`), how to compute, and
+the path of a checkpoint that is told by its content."""
 
 
 def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
@@ -41,6 +44,9 @@ def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
     parts: dict[str, dict[str, Any]] = {
         type(part).__name__: as_json(part) for part in (run.model, run.data, run.optimizer, run.train)
     }
+    if run.fine_tune != FineTuneConfig():
+        started = run.start.identity if run.start else {}
+        parts["FineTuneConfig"] = as_json(run.fine_tune) | started
     families = json.loads(json.dumps(describe(run.families)))
     return parts | {f"task family {key}": settings for key, settings in families.items()}
 
@@ -54,6 +60,14 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
     check_is_no_url(workdir, "--workdir")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir} is a file: expected a folder, or a path where to make one")
+    if run.start is not None and run.start.folder.resolve() in (
+        *(workdir.resolve() / name for name in ("", "checkpoints")),
+        *workdir.resolve().parents,
+    ):
+        raise InputError(
+            f"--workdir {workdir} holds or is in the checkpoint that the run starts from, {run.start.folder}:"
+            " expected another folder"
+        )
     path = workdir / _RUN_FILE
     if not path.exists():
         foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
