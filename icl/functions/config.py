@@ -113,8 +113,8 @@ class FunctionRun:
             )
         if self.model.max_length < length:
             raise InputError(
-                f"ModelConfig.max_length = {self.model.max_length}: expected at least the {length} positions of"
-                f" a prompt of FunctionConfig.points = {self.data.points}"
+                f"ModelConfig.max_length = {self.model.max_length}: expected at least the {length} positions"
+                f" of a prompt of FunctionConfig.points = {self.data.points}"
             )
         warmup = self.optimizer.warmup_in_steps(self.train.batch_tokens)
         if warmup > self.train.steps:
@@ -123,7 +123,9 @@ class FunctionRun:
                 f" TrainConfig.steps = {self.train.steps}"
             )
         for name, only in _ONLY.items():
-            require(self.train, name, getattr(self.train, name) == only, f"{only} where functions are learned")
+            require(
+                self.train, name, getattr(self.train, name) == only, f"{only} where functions are learned"
+            )
         require(self.mesh, "sequence", self.mesh.sequence == 1, "1 where functions are learned")
 
     @property

@@ -1,4 +1,4 @@
-"""Prompts: points and the values of a function drawn for each, as arrays that are a pure function of their index.
+"""Prompts: points and the values of a function drawn for each, a pure function of the prompt's index.
 
 The distributions are those of Garg et al. 2022, section 3 and appendix A.
 
@@ -81,7 +81,7 @@ def draw(
       config: The class of functions, and the noise.
       key: Of this function.
       x_Kd: Points [points, dimension].
-      dimension: How many of the first coordinates the function may use, where it chooses some; all by default.
+      dimension: Of how many first coordinates a function chooses, where it chooses some; all by default.
     """
     function_key, noise_key = jax.random.split(key)
     dimension = config.dimension if dimension is None else dimension
@@ -91,7 +91,7 @@ def draw(
 
 
 def _linear(config: FunctionConfig, key: jax.Array, x_Kd: jax.Array, dimension: jax.Array) -> jax.Array:
-    """w x with w from N(0, I)."""
+    """The product w x, w from N(0, I)."""
     del dimension
     return x_Kd @ jax.random.normal(key, (config.dimension,))
 
@@ -107,7 +107,7 @@ def _sparse(config: FunctionConfig, key: jax.Array, x_Kd: jax.Array, dimension: 
 
 
 def _tree(config: FunctionConfig, key: jax.Array, x_Kd: jax.Array, dimension: jax.Array) -> jax.Array:
-    """A full binary tree: each inner node asks whether one coordinate is positive; leaves are from N(0, 1)."""
+    """A full binary tree whose inner nodes ask if a coordinate is positive; leaves are from N(0, 1)."""
     nodes_key, leaves_key = jax.random.split(key)
     inner = 2**config.depth - 1
     coordinate_N = jax.random.randint(nodes_key, (inner,), 0, dimension)

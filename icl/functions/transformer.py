@@ -1,7 +1,7 @@
 """The transformer over functions: linear layers let points and values in, and predictions out.
 
-Between them stand the stacked layers of `icl.model`. Values are predicted at the position of their point, which
-comes before them.
+Between them stand the stacked layers of `icl.model`. Values are predicted at the position of their point,
+which comes before them.
 
 Shapes: B prompts, K points, d dimensions, T positions (2 K - 1), D embed.
 """

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from icl import model
 from icl.data.batch import Batch
@@ -20,24 +19,20 @@ from icl.data.loader import batches, host_rows
 from icl.data.rows import Rows, Usage
 from icl.data.tokenizer import Tokenizer, load_tokenizer
 from icl.errors import InputError
-from icl.model.attention import Implementation
-from icl.model.block import attention_of
 from icl.model.config import ModelConfig
-from icl.parallel.mesh import make_mesh
 from icl.parallel.partition import Partitioner
 from icl.tasks.registry import build_tasks, describe
 from icl.tasks.task import Task
-from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
-from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
 from icl.training.step import TrainState, make_train_step
+from icl.training.trainable import Trainable
 
 _SHOWN = 20
 
 
-class Setup:
-    """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
+class Setup(Trainable[RunConfig]):
+    """A run over rows of tokens, ready to begin. Making one checks every setting."""
 
     def __init__(
         self,
@@ -50,28 +45,19 @@ class Setup:
         Raises InputError where settings do not fit each other, the files or the devices (default: all).
         """
         self.run = run
-        self.seconds_to_read = 0.0
-        self.num_components = len(self.rows.components) if num_components is None else num_components
         reads_tokenizer = num_components is None or run.model.vocab_size == 0
-        self.model = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
-        self.partitioner = Partitioner(make_mesh(run.mesh, devices))
-        model.check_mesh(self.model, self.partitioner)
+        count = len(self.rows.components) if num_components is None else num_components
+        config = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
+        super().__init__(run, config, count, devices)
         _check_rows(run, self.partitioner)
-        axes = model.logical_axes(self.model)
-        self.optimizer: optax.GradientTransformation = make_optimizer(run.optimizer, axes)
-        self.schedule: Schedule = make_schedule(
-            run.optimizer, run.train.steps, run.train.batch_tokens, run.ramp
-        )
-        params = model.abstract_params(self.model)
-        replicated = self.partitioner.replicated
-        param_shardings = self.partitioner.tree_shardings(axes, params)
-        self.shardings = TrainState(
-            step=replicated,
-            params=param_shardings,
-            moments=optimizer_shardings(self.optimizer, params, param_shardings, replicated),
-            skipped=replicated,
-            excluded_C=replicated,
-        )
+
+    def logical_axes(self) -> Any:
+        """Logical axis names of every parameter."""
+        return model.logical_axes(self.model)
+
+    def init_params(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return model.init_params(self.model, key)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,20 +75,14 @@ class Setup:
         return Rows(self.run.data, self.tasks, self.tokenizer)
 
     @property
-    def attention(self) -> Implementation:
-        """Which attention the train step computes."""
-        return attention_of(self.model, self.partitioner)
+    def components(self) -> Sequence[str]:
+        """Tasks and corpora of the mixture."""
+        return self.rows.components
 
-    def init_state(self) -> TrainState:
-        """Fresh parameters and moments, born in their shards."""
-        init = jax.jit(self._init, out_shardings=self.shardings)
-        return init(jax.random.key(self.run.train.seed))
-
-    def abstract_state(self) -> TrainState:
-        """Shapes, types and shardings of the state."""
-        state = jax.eval_shape(self._init, jax.random.key(0))
-        target: TrainState = abstract(state, self.shardings)
-        return target
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows trained on."""
+        return self.rows.fingerprint
 
     def compile_train_step(
         self, state: TrainState, batch: Batch, compiler_options: dict[str, str | bool] | None = None
@@ -136,10 +116,7 @@ class Setup:
         return Batch(**arrays)
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        """Batches on the devices, from a step on; close it when done.
-
-        `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
-        """
+        """Batches on the devices, from a step on; close it when done."""
         ramp, train = self.run.ramp, self.run.train
         host = functools.partial(host_rows, self.partitioner.batch_sharding)
         local = batches(
@@ -194,7 +171,7 @@ class Setup:
             config_text=run.config_text,
             versions=versions(),
             git=git_revision(),
-            data_fingerprint=self.rows.fingerprint,
+            data_fingerprint=self.fingerprint,
             trained_tasks=self.rows.trained_tasks,
             excluded=self.excluded(),
             checksums={},
@@ -213,6 +190,11 @@ class Setup:
             "examples": {name: int(count) for name, count in counts if count},
             "corpora": {name: dict(corpus.excluded) for name, corpus in self.rows.corpora.items()},
         }
+
+    def data_report(self) -> dict[str, Any]:
+        """How much there is, how much the run uses, what it was kept from seeing."""
+        usage = {name: used._asdict() | {"repeats": used.repeats} for name, used in self.usage.items()}
+        return {"usage": usage, "excluded": self.excluded()}
 
     @functools.cached_property
     def usage(self) -> dict[str, Usage]:
@@ -262,12 +244,6 @@ class Setup:
             lines.append(f"{'data' if not lines else '':12}{name}: {used:,.0f} {unit}{times}")
         hidden = len(lines) - _SHOWN
         return lines[:_SHOWN] + ([f"{'':12}and {hidden} more"] if hidden > 0 else [])
-
-    def _init(self, key: jax.Array) -> TrainState:
-        params = model.init_params(self.model, key)
-        zero = jnp.zeros((), jnp.int32)
-        excluded_C = jnp.zeros(self.num_components, jnp.int32)
-        return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
 
 
 def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
