@@ -72,7 +72,7 @@ def least_squares(x_BKd: Floats, y_BK: Floats, query_Bd: Floats) -> Floats:
 
 
 def averaging(x_BKd: Floats, y_BK: Floats, query_Bd: Floats) -> Floats:
-    """w = mean of y x, as if the points' covariance were known to be I (Garg et al. 2022, section 3)."""
+    """The w that is the mean of y x: right on average for points from N(0, I) (Garg et al. 2022, 3)."""
     return _dot(np.einsum("bki,bk->bi", x_BKd, y_BK) / max(x_BKd.shape[1], 1), query_Bd)
 
 

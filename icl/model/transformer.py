@@ -311,8 +311,9 @@ def num_params(config: ModelConfig) -> int:
 
 def num_non_embedding_params(config: ModelConfig) -> int:
     """Parameters without tables of tokens and positions and an untied head (Kaplan et al. 2020, table 1)."""
-    params = abstract_params(config)
-    return sum(leaf.size for leaf in jax.tree.leaves([params["layers"], params["final_norm"]]))
+    key = jax.random.key(0)
+    params = jax.eval_shape(functools.partial(boxed_layers, config), key, key)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:
