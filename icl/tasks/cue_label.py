@@ -18,7 +18,7 @@ from icl.errors import InputError, check_types
 from icl.tasks.generated import GeneratedTask, check_generated, check_hash_split, is_held_out
 from icl.tasks.pool import PoolTask
 from icl.tasks.registry import rebuild, register
-from icl.tasks.task import Example, Split, TaskInstance
+from icl.tasks.task import Example, Split, Task, TaskInstance
 from icl.tasks.words import distinct_words, first_letters, spell
 
 Decider = Literal["letter", "mark"]
@@ -167,6 +167,24 @@ def ideal_answers(settings: CueLabel, asked: str, shown: Sequence[Example]) -> d
     }
     total = math.fsum(weights.values())
     return {label: weight / total for label, weight in weights.items()}
+
+
+def ideal_score(task: Task, demonstrations: int, queries: int) -> float:
+    """The share of queries (0..1) that the ideal learner of `CueLabel`'s defaults answers right.
+
+    Args:
+      task: One of `CueTrials`.
+      demonstrations: How many, drawn anew for each query.
+      queries: How many of its queries at most; of equally likely labels, each is answered as often.
+    """
+    settings, scores = CueLabel(), []
+    for query in itertools.islice(task.queries("held_out"), queries):
+        rng = generator("ideal learner", task.name, query.name)
+        shown = list(itertools.islice(query.instance.demonstrations(rng), demonstrations))
+        found = ideal_answers(settings, query.example.input, shown)
+        best = [label for label, value in found.items() if math.isclose(value, max(found.values()))]
+        scores.append((query.example.target in best) / len(best))
+    return float(np.mean(scores))
 
 
 def evidence(settings: CueLabel, labelled: Sequence[tuple[str, str]]) -> float:
