@@ -6,6 +6,7 @@ classes is either usual, and can be learnt into the weights, or its own, and mus
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,10 @@ from icl.tasks.words import first_letters, spell
 
 Naming = Literal["usual", "permuted", "drawn"]
 
-_CHUNK = 32
 _NAME_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"), dtype="<U1")
 _MOST_PERMUTED = 6
+_MOST_SPELLINGS = 2**18
+"""All words are listed, so there must not be too many rows of letters to look through."""
 
 
 @register("word_class")
@@ -77,6 +79,11 @@ class WordClass:
             raise InputError(
                 f"WordClass.num_training_instances = {self.num_training_instances}: expected 0, as only"
                 " drawn names are without end"
+            )
+        if len(self.alphabet) ** self.word_length > _MOST_SPELLINGS:
+            raise InputError(
+                f"WordClass.word_length = {self.word_length}: expected at most {_MOST_SPELLINGS} rows of so"
+                f" many of the {len(self.alphabet)} letters"
             )
         check_hash_split(self, self._num_words(), 40)
         if self.naming == "drawn":
@@ -155,36 +162,48 @@ class WordClassInstance(TaskInstance):
         self.name = " ".join(names)
         self.instruction: str | None = None
         self._settings = settings
-        self._is_held_out = split == "held_out"
+        self._split = split
         self._names = names
         self._orders = orders
         # Always in one order, so that the place of an option says nothing of its class.
         self._choices = tuple(sorted(names))
-        self._letters = np.array(list(settings.alphabet), dtype="<U1")
 
     def demonstrations(self, rng: np.random.Generator) -> Iterator[Example]:
-        settings, number = self._settings, len(self._names)
-        own, length = len(self._letters) // number, settings.word_length
-        while True:
-            classes_C = rng.integers(0, number, _CHUNK)
-            others_CL = classes_C[:, None] + rng.integers(1, number, (_CHUNK, length))
-            places_CL = np.argsort(rng.random((_CHUNK, length)))
-            classes_CL = np.where(places_CL < settings.strays, others_CL, classes_C[:, None]) % number
-            letters_CL = classes_CL + number * rng.integers(0, own, (_CHUNK, length))
-            for word, kind in zip(spell(self._letters[letters_CL]), classes_C.tolist(), strict=True):
-                if is_held_out(settings.held_out_share, word) == self._is_held_out:
-                    yield Example(word, self._names[kind], key=word, choices=self._choices)
+        """Every word of the split once, in random order."""
+        words = _words(self._settings)[self._split]
+        for number in rng.permutation(len(words)).tolist():
+            word, kind = words[number]
+            yield Example(word, self._names[kind], key=word, choices=self._choices)
 
     def ceiling(self, query: Example, shown: Sequence[Example]) -> float | None:
         """For one who knows the classes: what the names shown leave open is guessed."""
-        asked = self._class(query.input)
-        seen = {self._class(example.input): example.target for example in shown}
+        kinds = _classes(self._settings)
+        asked = kinds[query.input]
+        seen = {kinds[example.input]: example.target for example in shown}
         if self._orders is None:
             return 1.0 if asked in seen else 1 / (len(self._names) - len(seen))
         fitting = [order for order in self._orders if all(order[kind] == seen[kind] for kind in seen)]
         answers = [order[asked] for order in fitting]
         return max(map(answers.count, answers)) / len(answers) if answers else None
 
-    def _class(self, word: str) -> int:
-        kinds = [self._settings.alphabet.index(letter) % len(self._names) for letter in word]
-        return max(range(len(self._names)), key=kinds.count)
+
+@functools.lru_cache(maxsize=8)
+def _classes(settings: WordClass) -> dict[str, int]:
+    """The class of every word."""
+    return {word: kind for words in _words(settings).values() for word, kind in words}
+
+
+@functools.lru_cache(maxsize=8)
+def _words(settings: WordClass) -> dict[Split, list[tuple[str, int]]]:
+    """All words of each split with their classes."""
+    number, own = len(settings.names), settings.word_length - settings.strays
+    found: dict[Split, list[tuple[str, int]]] = {"train": [], "held_out": []}
+    for letters in itertools.product(range(len(settings.alphabet)), repeat=settings.word_length):
+        counts = [0] * number
+        for letter in letters:
+            counts[letter % number] += 1
+        if own in counts:
+            word = "".join(settings.alphabet[letter] for letter in letters)
+            is_out = is_held_out(settings.held_out_share, word)
+            found["held_out" if is_out else "train"].append((word, counts.index(own)))
+    return found
