@@ -20,12 +20,8 @@ CONDITIONS = {
     "abstract_labels": "abstract labels",
 }
 """The curves of a model by what they are called; `following` is judged by the flipped labels."""
-_STYLES = {
-    name: (color, marker)
-    for name, color, marker in zip(
-        CONDITIONS, (*VARIANTS[:3], VARIANTS[2], VARIANTS[3]), "osD^v", strict=True
-    )
-}
+_COLORS = (*VARIANTS[:3], VARIANTS[2], VARIANTS[3])
+_STYLES = {name: (color, marker) for name, color, marker in zip(CONDITIONS, _COLORS, "osD^v", strict=True)}
 _DASHED = {"following"}
 
 
@@ -185,10 +181,16 @@ def _shades(models: Sequence[Trained]) -> list[str]:
 
 
 def _handles(models: Sequence[Trained]) -> list[Line2D]:
-    lines = {name: "--" if name in _DASHED else "-" for name in _STYLES}
     return [
         *(
-            Line2D([], [], color=color, marker=marker, linestyle=lines[name], label=CONDITIONS[name])
+            Line2D(
+                [],
+                [],
+                color=color,
+                marker=marker,
+                ls="--" if name in _DASHED else "-",
+                label=CONDITIONS[name],
+            )
             for name, (color, marker) in _STYLES.items()
         ),
         *(

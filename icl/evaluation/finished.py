@@ -35,7 +35,8 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     path = Path(folder) / RESULTS
     if not path.exists():
         raise InputError(f"{folder}: has no {RESULTS}; expected the folder of a finished evaluation")
-    return Evaluation(read_results(path), read_all_records(folder))
+    records = read_all_records(folder)
+    return Evaluation(read_results(path), records)
 
 
 def read_all_records(folder: str | Path) -> list[Record]:

@@ -85,9 +85,9 @@ class WordClass:
                 f"WordClass.word_length = {self.word_length}: expected at most {_MOST_SPELLINGS} rows of so"
                 f" many of the {len(self.alphabet)} letters"
             )
-        check_hash_split(self, self._num_words(), 40)
+        check_hash_split(self, self._num_words(), 20)
         if self.naming == "drawn":
-            check_hash_split(self, len(_NAME_LETTERS) ** len(self.names[0]), 40 * number)
+            check_hash_split(self, len(_NAME_LETTERS) ** len(self.names[0]), 10 * number)
 
     def _num_words(self) -> int:
         own = len(self.alphabet) // len(self.names)

@@ -20,7 +20,7 @@ def answer(
 ) -> Record:
     """The record of a query whose options have these probabilities; the likeliest is the answer."""
     chosen = int(np.argmax(chances))
-    fields = {
+    fields: dict[str, Any] = {
         "checkpoint": "made-up",
         "step": 0,
         "task": "word_class",
@@ -55,7 +55,8 @@ def answer(
         "option_log_likelihoods": tuple(map(float, np.log(chances))),
         "calibration_log_likelihoods": tuple(map(float, np.log(without_content))),
     }
-    return Record(**(fields | changes))
+    fields |= changes
+    return Record(**fields)
 
 
 def sure_of(option: int, sure: float = 0.97) -> tuple[float, ...]:

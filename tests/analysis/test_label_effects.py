@@ -7,9 +7,10 @@ import pytest
 
 from icl.analysis.calibration import expected_calibration_error
 from icl.analysis.label_effects import Measured, as_json, label_effects, mean, order_spread
+from icl.analysis.label_figures import Trained, draw
 from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
-from icl.evaluation.config import EvalConfig
+from icl.evaluation.config import Condition, EvalConfig
 from icl.evaluation.plan import Trial, make_plan
 from icl.evaluation.records import Record
 from icl.tasks import WordClass
@@ -17,7 +18,7 @@ from tests.analysis.responders import LABELS, answer, sure_of
 
 KS = (0, 1, 4, 16)
 SURE = 0.9
-CONDITIONS = ("gold", "random_labels", "flipped_labels", "abstract_labels")
+CONDITIONS: tuple[Condition, ...] = ("gold", "random_labels", "flipped_labels", "abstract_labels")
 Responder = Callable[[Trial, int], int]
 """The option that a made-up model chooses for a trial at K."""
 FAMILY = WordClass(names=LABELS)
@@ -168,3 +169,15 @@ def test_figures_are_written_with_interval_and_models() -> None:
     figure = mean(np.array([[1.0, 0.0], [1.0, 1.0]]))
     assert as_json({"gold": {4: figure}})["gold"]["4"][0] == 0.75
     assert as_json(figure)[3] == [0.5, 1.0]
+
+
+def test_the_figure_shows_all_models(trials: list[Trial]) -> None:
+    effects = label_effects([list(records(trials, known)), list(records(trials, shown))], LABELS)
+    calibrated = {f"{name}, calibrated": effects[name] for name in CONDITIONS}
+    spread = order_spread([ordered(lambda query, number, order: order != number)])
+    models = [
+        Trained(name, 1000, {**effects, **calibrated}, {1: effects, 2: effects}, {"gold": spread})
+        for name in ("small", "large")
+    ]
+    figure = draw(models, models, chance=0.25)
+    assert figure.startswith(b"\x89PNG") and len(figure) > 50_000
