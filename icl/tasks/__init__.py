@@ -17,6 +17,7 @@ from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, re
 from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
 from icl.tasks.tfds import TfdsTasks
+from icl.tasks.word_class import WordClass
 from icl.tasks.word_label import WordLabel
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "TaskInstance",
     "Template",
     "TfdsTasks",
+    "WordClass",
     "WordLabel",
     "build_tasks",
     "describe",
