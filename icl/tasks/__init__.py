@@ -6,6 +6,7 @@ Importing this package registers every family; a new one is imported here.
 from icl.tasks.affine import Affine
 from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
+from icl.tasks.class_label import ClassLabel
 from icl.tasks.files import FileTasks
 from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
@@ -21,6 +22,7 @@ __all__ = [
     "Affine",
     "Arithmetic",
     "Cipher",
+    "ClassLabel",
     "Example",
     "FileTasks",
     "PairTasks",
