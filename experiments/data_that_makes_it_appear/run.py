@@ -60,7 +60,7 @@ SIZES = {
     "smoke": Size(
         (0,), 512, 64, 2, length=0.01, ends_only=True, bindings=("OptimizerConfig.warmup_steps = 5",)
     ),
-    "cpu": Size((0, 1), 8192, 256, 20),
+    "cpu": Size((0, 1), 16_384, 256, 20),
     "gpu": Size(
         (0, 1, 2, 3, 4), 131_072, 1024, 40, 10.0, bindings=("ModelConfig.embed_dim = 64",)
     ),
@@ -71,13 +71,13 @@ FAMILIES = ("recall", "word_label", "affine", "cipher")
 KS = (0, 1, 2, 4, 8)
 STUDIES = {
     "burstiness": Study(
-        "classes.gin", 2500, {f"p = {p:g}": (f"ClassLabel.burstiness = {p}",) for p in (0.0, 0.5, 0.9, 1.0)}
+        "classes.gin", 4000, {f"p = {p:g}": (f"ClassLabel.burstiness = {p}",) for p in (0.0, 0.5, 0.9, 1.0)}
     ),
     "skew": Study(
-        "classes.gin", 2500, {f"alpha = {alpha:g}": (f"ClassLabel.skew = {alpha}",) for alpha in (0.0, 1.0, 1.5)}
+        "classes.gin", 4000, {f"alpha = {alpha:g}": (f"ClassLabel.skew = {alpha}",) for alpha in (0.0, 1.0, 1.5)}
     ),
     "classes": Study(
-        "classes.gin", 2500, {f"{number} classes": (f"ClassLabel.num_classes = {number}",) for number in CLASSES}
+        "classes.gin", 4000, {f"{number} classes": (f"ClassLabel.num_classes = {number}",) for number in CLASSES}
     ),
     "no_convolution": Study(
         "classes.gin",
