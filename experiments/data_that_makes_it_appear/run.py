@@ -65,19 +65,21 @@ SIZES = {
         (0, 1, 2, 3, 4), 131_072, 1024, 40, 10.0, bindings=("ModelConfig.embed_dim = 64",)
     ),
 }  # fmt: skip
+BURSTINESS = (0.0, 0.5, 0.9, 1.0)
+SKEWS = (0.0, 1.0, 1.5)
 CLASSES = (128, 256, 512, 1024)
 INSTANCES = (1, 4, 16, 64, 256, 1024, 0)
 FAMILIES = ("recall", "word_label", "affine", "cipher")
 KS = (0, 1, 2, 4, 8)
 STUDIES = {
     "burstiness": Study(
-        "classes.gin", 4000, {f"p = {p:g}": (f"ClassLabel.burstiness = {p}",) for p in (0.0, 0.5, 0.9, 1.0)}
+        "classes.gin", 4000, {f"p = {p:g}": (f"ClassLabel.burstiness = {p}",) for p in BURSTINESS}
     ),
     "skew": Study(
-        "classes.gin", 4000, {f"alpha = {alpha:g}": (f"ClassLabel.skew = {alpha}",) for alpha in (0.0, 1.0, 1.5)}
+        "classes.gin", 4000, {f"alpha = {skew:g}": (f"ClassLabel.skew = {skew}",) for skew in SKEWS}
     ),
     "classes": Study(
-        "classes.gin", 4000, {f"{number} classes": (f"ClassLabel.num_classes = {number}",) for number in CLASSES}
+        "classes.gin", 4000, {f"{size} classes": (f"ClassLabel.num_classes = {size}",) for size in CLASSES}
     ),
     "no_convolution": Study(
         "classes.gin",
@@ -180,6 +182,8 @@ def plan(size: Size, bindings: Sequence[str]) -> Iterator[Planned]:
 
 def probes(one: Planned, size: Size) -> list[Any]:
     """What a run is measured on."""
+    import numpy as np
+
     from icl.analysis.small_runs import Probe, present_answers, seen_inputs
     from icl.data.loader import stack
     from icl.data.rows import Rows
@@ -191,7 +195,7 @@ def probes(one: Planned, size: Size) -> list[Any]:
     held_out = Rows(run.data, *made, "held_out")
     number, tasks = run.data.max_examples, held_out.components
     batch = stack([held_out[i] for i in range(size.probed * len(tasks))])
-    task_B, present_BK = batch.tasks_BT[:, 0], present_answers(batch, number)
+    task_B, present_BK = np.asarray(batch.tasks_BT)[:, 0], present_answers(batch, number)
 
     def at(task: int, k: int) -> Any:
         counted_BK = present_BK & (task_B == task)[:, None]
@@ -326,9 +330,7 @@ def main(argv: Sequence[str]) -> int:
     from icl.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    results = experiment(
-        Path(_SWEEP_DIR.value), SIZES[_SIZE.value], _STUDIES.value, app.GIN_BINDINGS.value
-    )
+    results = experiment(Path(_SWEEP_DIR.value), SIZES[_SIZE.value], _STUDIES.value, app.GIN_BINDINGS.value)
     print("\n".join(table(results)) if results else "runs of other studies are missing: no results yet")
     return 0
 

@@ -1,4 +1,4 @@
-"""Small multiples of scores: a panel a condition, a curve a score, thin by training seed and strong their mean."""
+"""Small multiples of scores: a panel a condition, a curve a score, thin by seed and strong their mean."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

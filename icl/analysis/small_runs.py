@@ -1,7 +1,7 @@
 """Many small training runs in one process, measured on the way: how much of the data makes what appear.
 
-A step is compiled once for all runs of one shape, rows are made once for all runs of the same data, and what is
-measured is a few shares of right answers, so that a run of a small model takes seconds.
+A step is compiled once for all runs of one shape, rows are made once for all runs of the same data, and what
+is measured is a few shares of right answers, so that a run of a small model takes seconds.
 
 Shapes: B rows, T positions, K examples of a row.
 """
@@ -96,7 +96,10 @@ def train_and_probe(
     if len(set(names)) < len(names):
         raise InputError(f"scores {names}: expected names that differ")
     rows, config, components = make_rows(run, distinct_rows)
-    if scored_positions is not None and (rows.weights_BT > 0).sum(axis=1).max() > scored_positions:
+    if (
+        scored_positions is not None
+        and (np.asarray(rows.weights_BT) > 0).sum(axis=1).max() > scored_positions
+    ):
         raise InputError(f"scored_positions = {scored_positions}: a row weighs more than so many")
     init, step = _compiled(
         config,
@@ -120,7 +123,7 @@ def train_and_probe(
             losses = []
         if number < train.steps:
             places = batch_places(train.seed, number, per_batch, distinct_rows)
-            state, metrics = step(state, Batch(*(array[places] for array in rows)))
+            state, metrics = step(state, Batch(*(np.asarray(array)[places] for array in rows)))
             losses.append(metrics.loss)
     return dataclasses.replace(trace, cpu_seconds=round(time.process_time() - began, 1))
 
@@ -140,8 +143,10 @@ def _order(seed: int, lap: int, distinct_rows: int) -> np.ndarray:
 
 
 def make_rows(run: RunConfig, number: int) -> tuple[Batch, ModelConfig, int]:
-    """The first training rows as one batch of NumPy arrays, the model with its vocabulary, and how many
-    components the mixture has. The rows made last are kept."""  # fmt: skip
+    """The first training rows as NumPy arrays, the model with its vocabulary, the number of components.
+
+    The rows made last are kept.
+    """
     key = json.dumps([dataclasses.asdict(run.data), {k: repr(v) for k, v in run.families.items()}, number])
     if key not in _MADE:
         _MADE.clear()

@@ -1,5 +1,6 @@
-"""The experiment data_that_makes_it_appear: what its conditions vary, and that it goes on where it stopped."""
+"""The experiment data_that_makes_it_appear: what it varies, and that it goes on where it stopped."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data_that_makes_it_appear.run import SIZES, STUDIES, experiment, plan
+from experiments.data_that_makes_it_appear.run import SIZES, STUDIES, Planned, experiment, plan
 from icl.errors import InputError
 from icl.training.workdir import settings_of
 
@@ -23,11 +24,20 @@ VARIED = {
 }
 
 
+@functools.cache
+def planned(size: str) -> list[Planned]:
+    return list(plan(SIZES[size], []))
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_conditions_of_a_study_differ_in_what_it_varies_and_nothing_else(study: str) -> None:
-    runs = [one.run for one in plan(SIZES["cpu"], []) if one.study == study and one.run.train.seed == 0]
+    runs = [one.run for one in planned("cpu") if one.study == study and one.run.train.seed == 0]
     flat = [
-        {f"{part}.{name}": value for part, fields in settings_of(run).items() for name, value in fields.items()}
+        {
+            f"{part}.{name}": value
+            for part, of_part in settings_of(run).items()
+            for name, value in of_part.items()
+        }
         for run in runs
     ]
     assert len(flat) == len(STUDIES[study].conditions)
@@ -37,8 +47,7 @@ def test_conditions_of_a_study_differ_in_what_it_varies_and_nothing_else(study: 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_loads_and_equal_conditions_are_one_run(size: str) -> None:
-    planned = list(plan(SIZES[size], []))
-    paths = {(one.study, one.condition, one.run.train.seed): one.path(Path()) for one in planned}
+    paths = {(one.study, one.condition, one.run.train.seed): one.path(Path()) for one in planned(size)}
     assert len(SIZES[size].seeds) >= 2 or size == "smoke"
     if size == "smoke":
         assert len(set(paths.values())) == len(paths)

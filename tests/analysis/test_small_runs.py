@@ -80,8 +80,12 @@ def test_every_row_comes_once_a_pass_in_an_order_of_the_seed() -> None:
     np.testing.assert_array_equal(batch_places(1, 7, 4, 23), passes[1, 1][8:12])
 
 
-def test_what_is_known_by_heart_is_right_on_trained_instances_only() -> None:
-    trace = run_small()
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return run_small()
+
+
+def test_what_is_known_by_heart_is_right_on_trained_instances_only(trace: Trace) -> None:
     assert trace.steps == [0, 20, 40]
     assert np.isnan(trace.loss[0]) and trace.loss[1] > trace.loss[2]
     assert trace.scores["train"][0] < 0.2 and trace.scores["train"][-1] > 0.95
@@ -89,12 +93,12 @@ def test_what_is_known_by_heart_is_right_on_trained_instances_only() -> None:
     assert trace.answers["train"] == 32 * EXAMPLES
 
 
-def test_runs_of_one_seed_are_the_same_and_of_two_are_not_and_nothing_is_compiled_again() -> None:
+def test_runs_of_one_seed_are_the_same_and_of_two_are_not_and_nothing_is_compiled_again(trace: Trace) -> None:
     before = small_runs._compiled.cache_info().misses
-    one, again, other = (run_small(seed=seed, steps=10) for seed in (3, 3, 4))
-    assert small_runs._compiled.cache_info().misses <= before + 1
-    assert one.loss[1:] == again.loss[1:] and one.scores == again.scores
-    assert one.loss[1:] != other.loss[1:]
+    again, other = (run_small(seed=seed) for seed in (0, 1))
+    assert small_runs._compiled.cache_info().misses == before
+    assert trace.loss[1:] == again.loss[1:] and trace.scores == again.scores
+    assert trace.loss[1:] != other.loss[1:]
 
 
 def test_scores_count_the_answers_that_they_name() -> None:
@@ -129,13 +133,15 @@ def test_inputs_of_several_tokens_are_seen_as_wholes() -> None:
     batch = stack([rows[i] for i in range(10)])
     seen_BK = seen_inputs(batch, EXAMPLES)
     for row in range(10):
-        words = [line[:2] for line in ByteTokenizer().decode(batch.targets_BT[row]).split("\n")][:EXAMPLES]
+        words = [line[:2] for line in ByteTokenizer().decode(np.asarray(batch.targets_BT)[row]).split("\n")][
+            :EXAMPLES
+        ]
         assert seen_BK[row].tolist() == [word in words[:k] for k, word in enumerate(words)]
 
 
 def test_exact_answers_are_those_of_the_curve() -> None:
     rows, rng = episodes("held_out"), np.random.default_rng(0)
-    best_BT = np.where(rng.random(rows.targets_BT.shape) < 0.8, rows.targets_BT, 0)
+    best_BT = np.where(rng.random(np.shape(rows.targets_BT)) < 0.8, rows.targets_BT, 0)
     exact_BK, present_BK = exact_answers(best_BT, rows, EXAMPLES), present_answers(rows, EXAMPLES)
     curve = exact_by_demonstration(best_BT, rows.targets_BT, rows.examples_BT, EXAMPLES)
     np.testing.assert_allclose(exact_BK.sum(0) / present_BK.sum(0), curve.mean)

@@ -1,4 +1,4 @@
-"""Claims about classes with labels: how often the context tells, which classes come how often, what is held out."""
+"""Claims about classes with labels: when the context tells, which come how often, what is held out."""
 
 import itertools
 from collections import Counter
