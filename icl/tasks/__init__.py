@@ -6,6 +6,7 @@ Importing this package registers every family; a new one is imported here.
 from icl.tasks.affine import Affine
 from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
+from icl.tasks.class_label import ClassLabel
 from icl.tasks.cue_label import CueLabel, CueTrials
 from icl.tasks.files import FileTasks
 from icl.tasks.letter_label import LetterLabel
@@ -27,6 +28,7 @@ __all__ = [
     "Cipher",
     "CueLabel",
     "CueTrials",
+    "ClassLabel",
     "Example",
     "FileTasks",
     "LetterLabel",
