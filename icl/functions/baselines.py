@@ -18,27 +18,31 @@ from icl.functions.shifts import SHIFTS, TestPrompts
 Floats = NDArray[np.float64]
 Estimator = Callable[[Floats, Floats, Floats], Floats]
 
+BAYES = "Bayes"
+"""The posterior mean: no estimator has a smaller expected squared error."""
+LEAST_SQUARES = "least squares"
 NEIGHBOURS = 3
 LASSO_PENALTY = 0.1
 
 
 def estimators(config: FunctionConfig, shift: str = "none") -> dict[str, Estimator]:
-    """Those that a class of functions is held against, by name; the best possible one first, where known."""
+    """Those that a class of functions is held against, by name; `BAYES` first, where it is known."""
     how = SHIFTS[shift]
-    others: dict[str, Estimator] = {
-        "least squares": least_squares,
+    found: dict[str, Estimator] = {
+        LEAST_SQUARES: least_squares,
         "nearest neighbours": functools.partial(nearest_neighbours, neighbours=NEIGHBOURS),
         "averaging": averaging,
     }
     if config.kind == "sparse_linear":
-        return {"lasso": functools.partial(lasso, penalty=LASSO_PENALTY)} | others
+        return {"lasso": functools.partial(lasso, penalty=LASSO_PENALTY)} | found
     if config.kind != "linear":
-        return others
-    penalty = (config.noise * how.noise / how.weights) ** 2
-    found: dict[str, Estimator] = {"Bayes": functools.partial(ridge, penalty=penalty)}
-    if penalty != config.noise**2:
-        found["ridge of training"] = functools.partial(ridge, penalty=config.noise**2)
-    return found | others
+        return found
+    in_training, here = config.noise**2, (config.noise * how.noise / how.weights) ** 2
+    if here == 0:
+        del found[LEAST_SQUARES]
+    if in_training != here:
+        found = {"ridge of training": functools.partial(ridge, penalty=in_training)} | found
+    return {BAYES: functools.partial(ridge, penalty=here)} | found
 
 
 def by_points(estimator: Estimator, prompts: TestPrompts) -> Floats:

@@ -8,7 +8,7 @@ Shapes: B prompts, K points, R resamples.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from icl.data.keys import generator
 from icl.functions import baselines, transformer
 from icl.functions.config import FunctionConfig
-from icl.functions.shifts import TestPrompts, make_test
+from icl.functions.shifts import TEST, TestPrompts, make_test
 from icl.model.config import ModelConfig
 
 Floats = NDArray[np.float64]
@@ -47,56 +47,65 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A model and estimators on the same prompts.
+    """Models and estimators on the same prompts.
 
     Attributes:
-      model: Its squared error.
-      estimators: Their squared errors, by name.
-      excess: The model's squared error minus that of the first estimator, paired by prompt.
+      models: The squared error of each model.
+      estimators: Those of estimators, by name.
+      excess: Each model's squared error minus the Bayes estimator's, paired by prompt; empty where none is
+        known.
     """
 
-    model: Curve
+    models: tuple[Curve, ...]
     estimators: Mapping[str, Curve]
-    excess: Curve
+    excess: tuple[Curve, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dicts."""
+        return {
+            "models": [curve.to_json() for curve in self.models],
+            "estimators": {name: curve.to_json() for name, curve in self.estimators.items()},
+            "excess": [curve.to_json() for curve in self.excess],
+        }
 
 
 def compare(
     config: ModelConfig,
     functions: FunctionConfig,
-    params: Any,
+    params: Sequence[Any],
     *,
     shift: str = "none",
     number: int = 4096,
-    seed: int = 0,
+    stream: str = TEST,
 ) -> Comparison:
-    """Holds a model against the estimators on test prompts.
+    """Holds models of one kind against the estimators on test prompts.
 
     Args:
-      config: The model.
-      functions: What it was trained on.
-      params: Its parameters.
+      config: The models.
+      functions: What they were trained on.
+      params: Their parameters.
       shift: How the test differs from training, a name of `icl.functions.shifts.SHIFTS`.
       number: Test prompts.
-      seed: Of the test prompts.
+      stream: Of the prompts; another than `TEST` to choose settings by.
 
     Raises:
       InputError: there is no such shift.
     """
-    prompts = make_test(functions, shift, number, seed=seed)
+    prompts = make_test(functions, shift, number, stream=stream)
 
     def error(predicted_BK: Any) -> Floats:
         return np.square(np.asarray(predicted_BK, np.float64) - prompts.true_BK) / functions.variance
 
-    of_model_BK = error(predictions(config, functions, params, prompts))
+    models = [error(predictions(config, functions, one, prompts)) for one in params]
     others = {
         name: error(baselines.by_points(estimator, prompts))
         for name, estimator in baselines.estimators(functions, shift).items()
     }
-    best_BK = next(iter(others.values()))
+    bayes = others.get(baselines.BAYES)
     return Comparison(
-        bootstrap(of_model_BK),
+        tuple(map(bootstrap, models)),
         {name: bootstrap(error_BK) for name, error_BK in others.items()},
-        bootstrap(of_model_BK - best_BK),
+        () if bayes is None else tuple(bootstrap(error_BK - bayes) for error_BK in models),
     )
 
 
