@@ -115,17 +115,11 @@ def load(size: Size, rungs: Sequence[str], tokens: int, bindings: Sequence[str])
 
 def unseen_rows(size: Size, target: Any) -> range:
     """The rows after the longest run, once it is sure that the text is long enough for them to be unique."""
+    from icl.analysis.text_loss import rows_after
     from icl.training.setup import Setup
 
     first = max(target.tokens(target.train.steps), max(size.tokens)) // target.data.row_length + 1
-    rows = range(first, first + size.unseen_rows)
-    for name, usage in Setup(target).rows.usage(rows.stop).items():
-        if usage.size is not None and usage.used > usage.size:
-            raise InputError(
-                f"DataConfig.corpora {name!r}: has {usage.size:,} tokens; the longest run and the rows that"
-                f" all are measured on need {usage.used:,.0f}"
-            )
-    return rows
+    return rows_after(Setup(target), first, size.unseen_rows)
 
 
 def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class DataConfig:
       max_examples: Demonstrations of an episode at most; 0 fills the row.
       min_examples: Demonstrations of an episode at least, unless it is alone in its row: a short rest of a
         row stays empty rather than hold an episode from which nothing can be learnt.
-      loss_on: "answers" trains on answers and their delimiters, "all" on every token of an episode. Corpus
-        text is always trained on.
+      loss_on: "answers" trains on answers and their delimiters, "query" on the last of an episode alone,
+        "all" on every token of it. Corpus text is always trained on.
       answer_positions: Answers take at most this many positions of a row, so that the last layer and the
         loss need not be computed at more; 0 sets no limit. Half the row is none where answers are not longer
         than inputs.
@@ -53,7 +53,7 @@ class DataConfig:
     instruction_share: float = 0.5
     max_examples: int = 0
     min_examples: int = 2
-    loss_on: Literal["answers", "all"] = "answers"
+    loss_on: Literal["answers", "query", "all"] = "answers"
     answer_positions: int = 0
     mask_segments: bool = True
     corpora: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,7 @@ of hosts and workers, and resuming is a matter of the index. Dimension letters: 
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -228,7 +228,7 @@ class Rows:
             with_instruction = rng.random() < config.instruction_share
             episode = self._draw(task, rng, room, row.answers, instruction=with_instruction)
             if episode.num_examples >= least:
-                row.add_episode(episode, number, answers_only=config.loss_on == "answers")
+                row.add_episode(episode, number, loss_on=config.loss_on)
             else:
                 failures += 1
             point = rng.random()
@@ -271,7 +271,7 @@ class Rows:
             max_examples=self._max_examples,
         )
         if episode.num_examples:
-            row.add_episode(episode, number, answers_only=True)
+            row.add_episode(episode, number, loss_on="answers")
 
     def _add_corpus(self, row: "_Row", index: int) -> None:
         if self._slots is None:
@@ -290,10 +290,14 @@ class _Row:
         self.used = self.answers = 0
         self._num_segments = 0
 
-    def add_episode(self, episode: Episode, component: int, *, answers_only: bool) -> None:
-        """Adds an episode as one segment; the loss weighs its answers, or all of it."""
+    def add_episode(
+        self, episode: Episode, component: int, *, loss_on: Literal["answers", "query", "all"]
+    ) -> None:
+        """Adds an episode as one segment; the loss weighs its answers, the last of them, or all of it."""
         examples_N = np.array(episode.examples[1:], np.int32)
-        weights_N = (examples_N != NO_EXAMPLE) | (not answers_only)
+        weights_N = (examples_N != NO_EXAMPLE) | (loss_on == "all")
+        if loss_on == "query":
+            weights_N &= examples_N == episode.num_examples - 1
         self.answers += int(np.count_nonzero(examples_N != NO_EXAMPLE))
         start = self.used
         self._add(np.array(episode.tokens, np.int32), component, weights_N, examples_N)

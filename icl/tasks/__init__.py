@@ -6,6 +6,8 @@ Importing this package registers every family; a new one is imported here.
 from icl.tasks.affine import Affine
 from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
+from icl.tasks.class_label import ClassLabel
+from icl.tasks.cue_label import CueLabel, CueTrials
 from icl.tasks.files import FileTasks
 from icl.tasks.letter_label import LetterLabel
 from icl.tasks.one_instance import OneInstance
@@ -16,6 +18,7 @@ from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, re
 from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
 from icl.tasks.tfds import TfdsTasks
+from icl.tasks.word_class import WordClass
 from icl.tasks.word_label import WordLabel
 
 __all__ = [
@@ -23,6 +26,9 @@ __all__ = [
     "Affine",
     "Arithmetic",
     "Cipher",
+    "CueLabel",
+    "CueTrials",
+    "ClassLabel",
     "Example",
     "FileTasks",
     "LetterLabel",
@@ -37,6 +43,7 @@ __all__ = [
     "TaskInstance",
     "Template",
     "TfdsTasks",
+    "WordClass",
     "WordLabel",
     "build_tasks",
     "describe",

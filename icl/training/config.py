@@ -7,7 +7,7 @@ one device as on a thousand.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from icl.data.config import DataConfig
 from icl.data.ramp import Ramp, make_ramp
@@ -87,6 +87,50 @@ class TrainConfig:
             divides = self.ramp_from > 0 and self.batch_tokens % self.ramp_from == 0
             require(self, "ramp_from", divides, f"a divisor of batch_tokens = {self.batch_tokens}")
             require(self, "ramp_tokens", self.ramp_tokens > 0, "more than 0 where ramp_from is given")
+
+
+class Run(Protocol):
+    """What every run says of itself, whatever it learns from; `data` is a dataclass of settings."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def families(self) -> Mapping[str, Any]: ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+
+    @property
+    def train(self) -> TrainConfig: ...
+
+    @property
+    def mesh(self) -> MeshConfig: ...
+
+    @property
+    def tracking(self) -> TrackingConfig: ...
+
+    @property
+    def fine_tune(self) -> FineTuneConfig: ...
+
+    @property
+    def start(self) -> Start | None: ...
+
+    @property
+    def rung(self) -> str: ...
+
+    @property
+    def config_text(self) -> str: ...
+
+    @property
+    def ramp(self) -> Ramp: ...
+
+    def tokens(self, step: int) -> int:
+        """Positions seen after so many steps."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from icl import model
 from icl.data.batch import Batch
@@ -21,26 +20,22 @@ from icl.data.loader import batches, host_rows
 from icl.data.rows import Rows, Usage
 from icl.data.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_json
 from icl.errors import InputError
-from icl.model.attention import Implementation
-from icl.model.block import attention_of
 from icl.model.config import ModelConfig
-from icl.parallel.mesh import make_mesh
 from icl.parallel.partition import Partitioner
 from icl.tasks.registry import build_tasks, describe
 from icl.tasks.task import Task
-from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
 from icl.training.fine_tuning_rows import FineTuningRows
-from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
 from icl.training.step import TrainState, make_train_step
+from icl.training.trainable import Trainable
 from icl.training.workdir import check_model
 
 _SHOWN = 20
 
 
-class Setup:
-    """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
+class Setup(Trainable[RunConfig]):
+    """A run over rows of tokens, ready to begin. Making one checks every setting."""
 
     def __init__(
         self,
@@ -53,30 +48,21 @@ class Setup:
         Raises InputError where settings do not fit each other, the files or the devices (default: all).
         """
         self.run = run
-        self.seconds_to_read = 0.0
-        self.num_components = len(self.rows.components) if num_components is None else num_components
         reads_tokenizer = num_components is None or run.model.vocab_size == 0
-        self.model = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
+        count = len(self.rows.components) if num_components is None else num_components
+        config = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
         if run.start is not None:
-            check_model(run.start.description.model, self.model, f"checkpoint {run.start.folder}")
-        self.partitioner = Partitioner(make_mesh(run.mesh, devices))
-        model.check_mesh(self.model, self.partitioner)
+            check_model(run.start.description.model, config, f"checkpoint {run.start.folder}")
+        super().__init__(run, config, count, devices)
         _check_rows(run, self.partitioner)
-        axes = model.logical_axes(self.model)
-        self.optimizer: optax.GradientTransformation = make_optimizer(run.optimizer, axes)
-        self.schedule: Schedule = make_schedule(
-            run.optimizer, run.train.steps, run.train.batch_tokens, run.ramp
-        )
-        params = model.abstract_params(self.model)
-        replicated = self.partitioner.replicated
-        param_shardings = self.partitioner.tree_shardings(axes, params)
-        self.shardings = TrainState(
-            step=replicated,
-            params=param_shardings,
-            moments=optimizer_shardings(self.optimizer, params, param_shardings, replicated),
-            skipped=replicated,
-            excluded_C=replicated,
-        )
+
+    def logical_axes(self) -> Any:
+        """Logical axis names of every parameter."""
+        return model.logical_axes(self.model)
+
+    def init_params(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return model.init_params(self.model, key)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -105,27 +91,20 @@ class Setup:
         return Rows(self.run.data, self.tasks, self.tokenizer)
 
     @property
-    def attention(self) -> Implementation:
-        """Which attention the train step computes."""
-        return attention_of(self.model, self.partitioner)
+    def components(self) -> Sequence[str]:
+        """Tasks and corpora of the mixture."""
+        return self.rows.components
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows trained on."""
+        return self.rows.fingerprint
 
     def init_state(self) -> TrainState:
         """Fresh parameters, or those that the run starts from, and fresh moments, born in their shards."""
         if self.run.start is not None:
             return self.state_of(self.run.start.restore(self.shardings.params))
-        init = jax.jit(self._init, out_shardings=self.shardings)
-        return init(jax.random.key(self.run.train.seed))
-
-    def state_of(self, params: Any) -> TrainState:
-        """Parameters, in their shards, with fresh moments at step 0."""
-        fresh = jax.jit(self._fresh, out_shardings=self.shardings._replace(params=None))(params)
-        return fresh._replace(params=params)
-
-    def abstract_state(self) -> TrainState:
-        """Shapes, types and shardings of the state."""
-        state = jax.eval_shape(self._init, jax.random.key(0))
-        target: TrainState = abstract(state, self.shardings)
-        return target
+        return super().init_state()
 
     def compile_train_step(
         self, state: TrainState, batch: Batch, compiler_options: dict[str, str | bool] | None = None
@@ -159,10 +138,7 @@ class Setup:
         return Batch(**arrays)
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        """Batches on the devices, from a step on; close it when done.
-
-        `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
-        """
+        """Batches on the devices, from a step on; close it when done."""
         ramp, train = self.run.ramp, self.run.train
         host = functools.partial(host_rows, self.partitioner.batch_sharding)
         local = batches(
@@ -217,7 +193,7 @@ class Setup:
             config_text=run.config_text,
             versions=versions(),
             git=git_revision(),
-            data_fingerprint=self.rows.fingerprint,
+            data_fingerprint=self.fingerprint,
             trained_tasks=self._trained_tasks(),
             excluded=self.excluded(),
             checksums={},
@@ -242,6 +218,11 @@ class Setup:
             "examples": {name: int(count) for name, count in counts if count},
             "corpora": {name: dict(corpus.excluded) for name, corpus in self.rows.corpora.items()},
         }
+
+    def data_report(self) -> dict[str, Any]:
+        """How much there is, how much the run uses, what it was kept from seeing."""
+        usage = {name: used._asdict() | {"repeats": used.repeats} for name, used in self.usage.items()}
+        return {"usage": usage, "excluded": self.excluded()}
 
     @functools.cached_property
     def usage(self) -> dict[str, Usage]:
@@ -291,16 +272,6 @@ class Setup:
             lines.append(f"{'data' if not lines else '':12}{name}: {used:,.0f} {unit}{times}")
         hidden = len(lines) - _SHOWN
         return lines[:_SHOWN] + ([f"{'':12}and {hidden} more"] if hidden > 0 else [])
-
-    def _init(self, key: jax.Array) -> TrainState:
-        params = model.init_params(self.model, key)
-        return self._fresh(params)._replace(params=params)
-
-    def _fresh(self, params: Any) -> TrainState:
-        """All of a state at step 0 but the parameters."""
-        zero = jnp.zeros((), jnp.int32)
-        excluded_C = jnp.zeros(self.num_components, jnp.int32)
-        return TrainState(zero, None, self.optimizer.init(params), zero, excluded_C)
 
 
 def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

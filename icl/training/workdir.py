@@ -19,7 +19,7 @@ import numpy as np
 from icl.errors import InputError, check_is_no_url
 from icl.model.config import ModelConfig
 from icl.tasks.registry import describe
-from icl.training.config import RunConfig
+from icl.training.config import Run
 from icl.training.description import as_json
 from icl.training.fine_tuning import FineTuneConfig
 from icl.training.optimizer import make_schedule
@@ -39,7 +39,7 @@ _FREE: dict[str, set[str]] = {
 the path of a checkpoint that is told by its content."""
 
 
-def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
+def settings_of(run: Run) -> dict[str, dict[str, Any]]:
     """The settings that decide what a run computes, as JSON by class; the mesh is free to change."""
     parts: dict[str, dict[str, Any]] = {
         type(part).__name__: as_json(part) for part in (run.model, run.data, run.optimizer, run.train)
@@ -51,7 +51,7 @@ def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
     return parts | {f"task family {key}": settings for key, settings in families.items()}
 
 
-def check_workdir(workdir: Path, run: RunConfig) -> None:
+def check_workdir(workdir: Path, run: Run) -> None:
     """Whether a run may start or go on in a folder, without touching it.
 
     Raises:
@@ -86,7 +86,7 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
         raise InputError(f"{path}: is no JSON object of settings: {error}") from error
 
 
-def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
+def check_steps(workdir: Path, run: Run, done: int) -> None:
     """Whether `TrainConfig.steps` may differ from the folder's after `done` steps.
 
     It may where the learning rates of those steps stay what they were; InputError otherwise.
@@ -140,7 +140,7 @@ def check_shared(workdir: Path) -> None:
         time.sleep(0.1)
 
 
-def claim_workdir(workdir: Path, run: RunConfig) -> None:
+def claim_workdir(workdir: Path, run: Run) -> None:
     """Makes the folder and writes run.json and config.gin."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_whole(workdir / _RUN_FILE, json.dumps(settings_of(run), indent=1) + "\n")

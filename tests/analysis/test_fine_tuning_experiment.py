@@ -43,25 +43,11 @@ def write_lists(folder: Path, lemmas: int) -> Data:
 def test_the_command_compares_every_task_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """In the smoke size, from the command line, with the devices that a user has."""
     data = write_lists(tmp_path, 60)
-    command = [sys.executable, "-m", "experiments.fine_tuning_against_demonstrations.run", "--size", "smoke"]
     folder = tmp_path / "out"
-    command += [
-        "--comparison_dir",
-        str(folder),
-        "--inflection",
-        data.inflection,
-        "--inflected",
-        data.inflected,
-    ]
-    done = [
-        subprocess.run(
-            [*command, "--comparison_dir", str(folder), *flags],
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        for _ in range(2)
-    ]
+    command = [sys.executable, "-m", "experiments.fine_tuning_against_demonstrations.run", "--size", "smoke"]
+    command += ["--comparison_dir", str(folder)]
+    command += ["--inflection", data.inflection, "--inflected", data.inflected]
+    done = [subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY) for _ in range(2)]
     assert [each.returncode for each in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr[-2000:]
     assert "selection, N = 16" in done[0].stdout and "N = 16, seed" not in done[1].stdout
     tasks = json.loads((folder / "results.json").read_text())["tasks"]

@@ -191,7 +191,7 @@ def test_held_out_rows_differ_only_by_the_instruction(tasks: Tasks, weights: dic
         assert instruction and instruction.split()[0] in ("cipher", "apply", "label", "affine")
 
 
-@pytest.mark.parametrize("loss_on", ["answers", "all"])
+@pytest.mark.parametrize("loss_on", ["answers", "query", "all"])
 def test_examples_mark_exactly_the_answers(tasks: Tasks, weights: dict[str, float], loss_on: Any) -> None:
     rows = Rows(DataConfig(row_length=300, weights=weights, loss_on=loss_on), tasks, BYTES)
     for index in range(40):
@@ -199,8 +199,12 @@ def test_examples_mark_exactly_the_answers(tasks: Tasks, weights: dict[str, floa
         for segment in segments(rows, row):
             _, pairs = solved(segment.text)
             assert segment.answers == {k: f"{target}\n" for k, (_, target) in enumerate(pairs)}
+            if loss_on == "query":
+                assert segment.weights.sum() == len(segment.answers[len(pairs) - 1])
+                assert segment.weights[-1] == 1
         marked, used = np.asarray(row.examples_BT) >= 0, np.asarray(row.segments_BT) > 0
-        assert (np.asarray(row.weights_BT) == (marked if loss_on == "answers" else used)).all()
+        if loss_on != "query":
+            assert (np.asarray(row.weights_BT) == (marked if loss_on == "answers" else used)).all()
         empty = ~used
         assert (np.asarray(row.tasks_BT)[empty] == -1).all() and (
             np.asarray(row.examples_BT)[empty] == -1
