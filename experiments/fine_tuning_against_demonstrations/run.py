@@ -30,8 +30,6 @@ flags.adopt_module_key_flags(app)
 HERE = Path(__file__).parent
 SELECTION = "selection"
 """The task on which the learning rate is chosen; it is not reported."""
-SELECTION_EXAMPLES = (16, 256)
-"""The rate with the fewest wrong answers after fine-tuning on so many, together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Size:
       seeds: Of the base model, of the examples drawn, of the order of training.
       examples: Numbers N of labelled examples, those for development among them.
       queries: That both sides are tested on.
-      rates: Learning rates to choose from, on a task that is not reported.
+      rates: Learning rates to choose from: the one with the fewest wrong answers on a task not reported.
+      selection: Numbers of examples of that task to do so on.
       bindings: Lines of gin that shorten it.
     """
 
@@ -52,6 +51,7 @@ class Size:
     examples: tuple[int, ...]
     queries: int
     rates: tuple[float, ...]
+    selection: tuple[int, ...] = (32, 512)
     bindings: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ class Data:
     inflected: str
 
 
-_FULL = (8, 16, 64, 256, 1024, 4096)
+_FULL = (8, 32, 128, 512, 4096)
 SIZES = {
     "smoke": Size(
         "smoke.gin",
@@ -71,6 +71,7 @@ SIZES = {
         (8, 16),
         20,
         (1e-3,),
+        (16,),
         ("TrainConfig.steps = 20", "EvalConfig.ks = (0, 1)", "OneInstance.size = 400"),
     ),
     "cpu": Size("cpu.gin", (0, 1, 2), _FULL, 500, (1e-3, 3e-3)),
@@ -222,7 +223,7 @@ def choose_rate(sides: Sides, path: Path) -> float:
         for rate in sides.size.rates:
             tuned = [
                 tune_once(sides, SELECTION, number, 0, rate)["right"].values()
-                for number in SELECTION_EXAMPLES[: len(sides.size.examples)]
+                for number in sides.size.selection
             ]
             wrong[rate] = sum(1 - right for answers in tuned for right in answers)
         write_json(path, {"rate": min(wrong, key=lambda rate: wrong[rate]), "wrong": wrong})
