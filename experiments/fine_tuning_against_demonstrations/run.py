@@ -60,7 +60,7 @@ class Data:
     inflected: str
 
 
-_FULL = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_FULL = (8, 16, 32, 64, 128, 512, 4096)
 SIZES = {
     "smoke": Size(
         "smoke.gin",
@@ -257,6 +257,7 @@ def conclude(
             "chance": chance[task],
             "queries": len(tuned[0][0]["right"]),
             "worth": [worth.to_json() for worth in compared.worth],
+            "worth_by_seed": [compare([seed], size, chance[task]).worth[-1].to_json() for seed in of_task],
             "fine_tuning": [
                 {"examples": n, "accuracy": accuracy.tolist()}
                 | {name: [run[name] for run in runs] for name in kept}
