@@ -202,10 +202,10 @@ class Sides:
             found["seconds"][k] = tuner.seconds_to_read(round(length))
         return found
 
-    def _run(self, *bindings: str) -> Any:
+    def _run(self) -> Any:
         from icl.config import load_runs
 
-        (run,) = load_runs([str(HERE / "tasks.gin")], [*self._bindings, *bindings])
+        (run,) = load_runs([str(HERE / "tasks.gin")], self._bindings)
         return run
 
 
