@@ -175,7 +175,7 @@ def _replicates(scores_SQC: Floats, number: int, rng: np.random.Generator) -> Fl
         chi_R1 = np.sqrt(rng.chisquare(seeds - 1, (number, 1)) / (seeds - 1))
         spread_RC = normal_RS @ (by_seed_SC - by_seed_SC.mean(0)) / np.sqrt(seeds * (seeds - 1))
         drawn_RC = drawn_RC + spread_RC / chi_R1
-    return drawn_RC
+    return np.clip(drawn_RC, 0.0, 1.0)  # as accuracies are
 
 
 def _quantile(values_R: Floats, share: float) -> float:
