@@ -7,6 +7,7 @@ Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,6 @@ _BASES = flags.DEFINE_multi_string(
 flags.adopt_module_key_flags(app)
 
 HERE = Path(__file__).parent
-SELECTION = "selection"
-"""The task on which the learning rate is chosen; it is not reported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +40,7 @@ class Size:
       seeds: Of the base model, of the examples drawn, of the order of training.
       examples: Numbers N of labelled examples, those for development among them.
       queries: That both sides are tested on.
-      rates: Learning rates to choose from: the one with the fewest wrong answers on a task not reported.
-      selection: Numbers of examples of that task to do so on.
+      rate: The learning rate of fine-tuning.
       bindings: Lines of gin that shorten it.
     """
 
@@ -50,8 +48,7 @@ class Size:
     seeds: tuple[int, ...]
     examples: tuple[int, ...]
     queries: int
-    rates: tuple[float, ...]
-    selection: tuple[int, ...] = (32, 512)
+    rate: float
     bindings: tuple[str, ...] = ()
 
 
@@ -63,19 +60,18 @@ class Data:
     inflected: str
 
 
-_FULL = (8, 32, 128, 512, 4096)
+_FULL = (8, 16, 32, 64, 128, 512, 4096)
 SIZES = {
     "smoke": Size(
         "smoke.gin",
         (0,),
         (8, 16),
         20,
-        (1e-3,),
-        (16,),
+        1e-3,
         ("TrainConfig.steps = 20", "EvalConfig.ks = (0, 1)", "OneInstance.size = 400"),
     ),
-    "cpu": Size("cpu.gin", (0, 1, 2), _FULL, 500, (1e-3, 3e-3)),
-    "gpu": Size("gpu.gin", (0, 1, 2), _FULL, 500, (3e-4, 1e-3)),
+    "cpu": Size("cpu.gin", (0, 1, 2), _FULL, 500, 1e-3),
+    "gpu": Size("gpu.gin", (0, 1, 2), _FULL, 500, 3e-4),
 }
 
 
@@ -100,16 +96,14 @@ def experiment(
     if bases and len(bases) != len(size.seeds):
         raise InputError(f"--base_checkpoint: {len(bases)} of them; expected {len(size.seeds)}, one a seed")
     measured: list[dict[str, Any]] = []
-    rate = 0.0
     for number, seed in enumerate(size.seeds):
         of_seed = folder / f"seed_{seed}"
         base = bases[number] if bases else train_base(of_seed / "base", size, seed, data, bindings)
         sides = Sides(base, size, data)
-        rate = rate or choose_rate(sides, folder / "learning_rate.json")
-        prompted = sides.prompt(of_seed / "prompted", rate)
-        tuned = tune(sides, of_seed / "tuned", seed, rate, list(prompted))
+        prompted = sides.prompt(of_seed / "prompted")
+        tuned = tune(sides, of_seed / "tuned", seed, list(prompted))
         measured.append({"prompted": prompted, "tuned": tuned})
-    results = {"learning_rate": rate, "tasks": conclude(measured, size, sides.chance())}
+    results = {"learning_rate": size.rate, "tasks": conclude(measured, size, sides.chance())}
     write_json(folder / "results.json", results)
     draw_figure(folder / "worth.png", measured, size, sides.chance())
     return results
@@ -137,20 +131,19 @@ class Sides:
             f"FineTuneConfig.checkpoint = {base!r}",
             f"inflected = {data.inflected!r}",
             f"FineTuneConfig.examples = {size.examples[0]}",
-            f"FineTuneConfig.task = {SELECTION!r}",
+            "FineTuneConfig.task = 'translation'",  # any: `tune` says which
+            f"OptimizerConfig.learning_rate = {size.rate}",
             f"FineTuneConfig.test_queries = {size.queries}",
             f"EvalConfig.queries = {size.queries}",
             *size.bindings,
         ]
-        self._tuners: dict[float, Any] = {}
 
-    def tuner(self, rate: float) -> Any:
-        """What fine-tunes the base model with a learning rate."""
+    @functools.cached_property
+    def tuner(self) -> Any:
+        """What fine-tunes the base model."""
         from icl.training.fine_tuning_runs import FineTuner
 
-        if rate not in self._tuners:
-            self._tuners[rate] = FineTuner(self._run(f"OptimizerConfig.learning_rate = {rate}"))
-        return self._tuners[rate]
+        return FineTuner(self._run())
 
     def settings(self, task: str, examples: int, seed: int) -> Any:
         """How the base model is fine-tuned."""
@@ -162,9 +155,9 @@ class Sides:
         from icl.tasks import build_tasks
 
         tasks = (task for family in build_tasks(self._run().families).values() for task in family)
-        return {task.name: task.chance() for task in tasks if task.name != SELECTION}
+        return {task.name: task.chance() for task in tasks}
 
-    def prompt(self, folder: Path, rate: float) -> dict[str, Any]:
+    def prompt(self, folder: Path) -> dict[str, Any]:
         """Asks the frozen model each query of each reported task at every K.
 
         Returns:
@@ -184,7 +177,7 @@ class Sides:
         found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in names}
         for record in read_evaluation(folder).records:
             found[record.task].setdefault(record.k, {})[record.query] = record
-        write_json(path, {name: self._prompted(self.tuner(rate), by_k) for name, by_k in found.items()})
+        write_json(path, {name: self._prompted(self.tuner, by_k) for name, by_k in found.items()})
         return dict(json.loads(path.read_text()))
 
     def _prompted(self, tuner: Any, by_k: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -209,30 +202,14 @@ class Sides:
             found["seconds"][k] = tuner.seconds_to_read(round(length))
         return found
 
-    def _run(self, *bindings: str) -> Any:
+    def _run(self) -> Any:
         from icl.config import load_runs
 
-        (run,) = load_runs([str(HERE / "tasks.gin")], [*self._bindings, *bindings])
+        (run,) = load_runs([str(HERE / "tasks.gin")], self._bindings)
         return run
 
 
-def choose_rate(sides: Sides, path: Path) -> float:
-    """The learning rate for all tasks, sizes and seeds: chosen once, on a task that is not reported."""
-    if not path.exists():
-        wrong = {}
-        for rate in sides.size.rates:
-            tuned = [
-                tune_once(sides, SELECTION, number, 0, rate)["right"].values()
-                for number in sides.size.selection
-            ]
-            wrong[rate] = sum(1 - right for answers in tuned for right in answers)
-        write_json(path, {"rate": min(wrong, key=lambda rate: wrong[rate]), "wrong": wrong})
-    return float(json.loads(path.read_text())["rate"])
-
-
-def tune(
-    sides: Sides, folder: Path, seed: int, rate: float, tasks: Sequence[str]
-) -> dict[str, dict[int, Any]]:
+def tune(sides: Sides, folder: Path, seed: int, tasks: Sequence[str]) -> dict[str, dict[int, Any]]:
     """Every task fine-tuned on every number of examples; what is there already is read."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[int, Any]] = {}
@@ -240,16 +217,16 @@ def tune(
         for examples in sides.size.examples:
             path = folder / f"{task}-{examples}.json"
             if not path.exists():
-                write_json(path, tune_once(sides, task, examples, seed, rate))
+                write_json(path, tune_once(sides, task, examples, seed))
             found.setdefault(task, {})[examples] = json.loads(path.read_text())
     return found
 
 
-def tune_once(sides: Sides, task: str, examples: int, seed: int, rate: float) -> dict[str, Any]:
+def tune_once(sides: Sides, task: str, examples: int, seed: int) -> dict[str, Any]:
     """Fine-tunes once and asks every query without demonstrations."""
     from icl.training.fine_tuning_rows import tested_queries
 
-    tuner = sides.tuner(rate)
+    tuner = sides.tuner
     tuned = tuner.tune(sides.settings(task, examples, seed))
     queries = tested_queries(tuner.task(task), sides.size.queries)
     asked = [query.example for query in queries]
@@ -280,6 +257,7 @@ def conclude(
             "chance": chance[task],
             "queries": len(tuned[0][0]["right"]),
             "worth": [worth.to_json() for worth in compared.worth],
+            "worth_by_seed": [compare([seed], size, chance[task]).worth[-1].to_json() for seed in of_task],
             "fine_tuning": [
                 {"examples": n, "accuracy": accuracy.tolist()}
                 | {name: [run[name] for run in runs] for name in kept}

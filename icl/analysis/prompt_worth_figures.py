@@ -41,7 +41,7 @@ def draw(tasks: Mapping[str, Compared]) -> bytes:
         for axes, (name, task) in zip(grid.ravel(), tasks.items(), strict=False):
             _draw_task(axes, task)
             most = task.worth[-1]
-            axes.set_title(f"{name}\n{most.k} demonstrations: {most.text()} examples", fontsize=9)
+            axes.set_title(f"{name}\n{most.k} demonstrations: {most.text()} examples", fontsize=7.5)
         for axes in grid[:, 0]:
             axes.set_ylabel("exact match (%)")
         handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -60,8 +60,9 @@ def _draw_task(axes: Axes, task: Compared) -> None:
     most = task.worth[-1]
     level = 100 * most.accuracy
     axes.set_xscale("log", base=2)
-    ticks = [k for k in (*ks, *task.sizes) if round(math.log2(k)) % 2 == 0]
-    axes.set_xticks(sorted(set(ticks)), [f"{tick:,}" for tick in sorted(set(ticks))])
+    most_shown = max(*ks, *task.sizes)
+    ticks = [4**power for power in range(math.ceil(math.log(most_shown, 4)) + 1)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     if not most.is_censored:
         axes.plot([most.k, most.examples], [level, level], color=INK, linestyle="--", linewidth=1.0)
