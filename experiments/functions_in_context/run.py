@@ -28,20 +28,22 @@ class Size:
 
     Attributes:
       gin: Models and functions, in a file beside this one.
-      seeds: Training seeds of each of its rungs: of the first weights and of the prompts.
+      rungs: Which of them.
+      seeds: Training seeds: of the first weights and of the prompts.
       prompts: Test prompts.
     """
 
     gin: str
-    seeds: Mapping[str, tuple[int, ...]]
+    rungs: tuple[str, ...]
+    seeds: tuple[int, ...]
     prompts: int
 
 
-_ONE_SEED = {"sparse_linear": (0,), "tree": (0,), "network": (0,)}
+_RUNGS = ("linear", "sparse_linear", "tree", "network")
 SIZES = {
-    "smoke": Size("smoke.gin", {"linear": (0,)} | _ONE_SEED, 256),
-    "cpu": Size("cpu.gin", {"linear": (0, 1, 2)} | _ONE_SEED, 4096),
-    "gpu": Size("gpu.gin", {"linear": (0,)}, 4096),
+    "smoke": Size("smoke.gin", _RUNGS, (0,), 256),
+    "cpu": Size("cpu.gin", _RUNGS, (0,), 4096),
+    "gpu": Size("gpu.gin", ("linear",), (0,), 4096),
 }
 BAR = 0.05
 """How near to Bayes linear functions are to come at every k from 0 to 2 d."""
@@ -65,7 +67,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
     from icl.functions.transformer import num_params
 
     found: dict[str, Any] = {}
-    for rung in size.seeds:
+    for rung in size.rungs:
         runs = runs_of(size, rung, bindings)
         for seed, run in runs.items():
             if not setup.train(run, workdir / rung / f"seed_{seed}"):
@@ -96,7 +98,7 @@ def runs_of(size: Size, rung: str, bindings: Sequence[str]) -> dict[int, Any]:
     from icl.config import load_function_runs
 
     path, runs = str(Path(__file__).parent / size.gin), {}
-    for seed in size.seeds[rung]:
+    for seed in size.seeds:
         own = [f"TrainConfig.seed = {seed}", f"FunctionConfig.seed = {seed}"]
         (runs[seed],) = load_function_runs([path], [*own, *bindings], [rung])
     return runs
