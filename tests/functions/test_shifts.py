@@ -24,7 +24,8 @@ def test_without_a_shift_queries_are_the_next_points_and_values_have_the_noise()
     assert prompts.asks_next_points
     assert np.mean((prompts.shown_BK - prompts.true_BK) ** 2) == pytest.approx(0.25, rel=0.05)
     assert np.mean(prompts.x_BKd**2) == pytest.approx(1, rel=0.05)
-    assert not np.isin(prompts.x_BKd, made("none", "tune").x_BKd).any()
+    # Of random float32 numbers a few in a hundred are drawn twice.
+    assert np.isin(prompts.x_BKd, made("none", "tune").x_BKd).mean() < 0.05
 
 
 def test_orthants_are_one_for_the_points_and_another_for_the_queries() -> None:
@@ -46,7 +47,7 @@ def test_a_subspace_has_half_the_dimensions() -> None:
 
 def test_a_skewed_covariance_keeps_the_trace_and_has_one_large_direction() -> None:
     config = FunctionConfig(dimension=4, points=400)
-    x_BKd = makemade(config, "skewed", 40).x_BKd
+    x_BKd = make_test(config, "skewed", 40).x_BKd
     eigenvalues = np.linalg.eigvalsh(np.einsum("bki,bkj->bij", x_BKd, x_BKd) / 400).mean(axis=0)[::-1]
     expected = 4 / np.arange(1, 5) ** 2 / np.sum(1 / np.arange(1, 5) ** 2)
     np.testing.assert_allclose(eigenvalues, expected, rtol=0.15)
@@ -65,4 +66,4 @@ def test_points_weights_and_noise_are_doubled() -> None:
 
 def test_an_unknown_shift_is_refused() -> None:
     with pytest.raises(InputError, match="shift 'sideways': expected one of none, orthants"):
-        makemade(CONFIG, "sideways", 4)
+        make_test(CONFIG, "sideways", 4)
