@@ -105,17 +105,25 @@ def runs_of(size: Size, rung: str, bindings: Sequence[str]) -> dict[int, Any]:
 
 
 def measure(folder: Path, runs: Mapping[int, Any], prompts: int) -> dict[str, Any]:
-    """The errors of a rung's models, under every shift where functions are linear."""
+    """The errors of a rung's models, under every shift where functions are linear; kept in tests.json."""
     from icl.functions import shifts
     from icl.functions.measure import compare
     from icl.functions.setup import restore
 
+    kept, of = (
+        folder / "tests.json",
+        {"prompts": prompts, "steps": [run.train.steps for run in runs.values()]},
+    )
+    if kept.exists() and (found := json.loads(kept.read_text()))["of"] == of:
+        return found["tests"]
     run = next(iter(runs.values()))
     params = [restore(folder / f"seed_{seed}", own)[0] for seed, own in runs.items()]
     names = shifts.SHIFTS if run.data.kind == "linear" else ["none"]
-    return {
+    tests = {
         name: compare(run.model, run.data, params, shift=name, number=prompts).to_json() for name in names
     }
+    write_json(kept, {"of": of, "tests": tests})
+    return tests
 
 
 def of_linear(test: Mapping[str, Any], dimension: int) -> dict[str, Any]:
