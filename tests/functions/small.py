@@ -1,14 +1,17 @@
 """A run on functions small enough for tests."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from icl.functions.config import FunctionConfig, FunctionRun
+from icl.functions.shifts import Prompts, make_test
 from icl.model import ModelConfig
 from icl.parallel.mesh import MeshConfig
 from icl.training.config import TrainConfig
 from icl.training.optimizer import OptimizerConfig
 
+CONFIG = FunctionConfig(dimension=4, points=6, noise=0.5)
 _PARTS = {"model", "data", "optimizer", "train", "mesh"}
 
 
@@ -25,3 +28,9 @@ def small_run(**changes: Any) -> FunctionRun:
     for part in _PARTS & set(changes):
         changes[part] = dataclasses.replace(getattr(run, part), **changes[part])
     return dataclasses.replace(run, **changes)
+
+
+@functools.cache
+def made(shift: str, stream: str = "test") -> Prompts:
+    """Test prompts of `CONFIG`, which many tests look at."""
+    return make_test(CONFIG, shift, 3000, stream=stream)

@@ -1,27 +1,20 @@
 """Estimators against closed forms and other roads to the same numbers."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from icl.functions import baselines
 from icl.functions.baselines import averaging, lasso_weights, least_squares, nearest_neighbours, ridge
 from icl.functions.config import FunctionConfig
-from icl.functions.shifts import TestPrompts, make_test
+from icl.functions.shifts import Prompts
+from tests.functions.small import CONFIG, made
 
-CONFIG = FunctionConfig(dimension=3, points=7, noise=0.5)
 RNG = np.random.default_rng(0)
 X, Y, QUERY = RNG.normal(size=(6, 5, 3)), RNG.normal(size=(6, 5)), RNG.normal(size=(6, 3))
 
 
-@functools.cache
-def _test(shift: str = "none", number: int = 8000) -> TestPrompts:
-    return make_test(CONFIG, shift, number)
-
-
 def _errors(shift: str) -> dict[str, np.ndarray]:
-    prompts = _test(shift)
+    prompts = made(shift)
     return {
         name: (baselines.by_points(estimator, prompts) - prompts.true_BK) ** 2
         for name, estimator in baselines.estimators(CONFIG, shift).items()
@@ -39,10 +32,10 @@ def test_ridge_is_the_posterior_mean(count: int) -> None:
 
 
 def test_the_error_of_the_bayes_estimator_is_the_posterior_variance() -> None:
-    prompts, error = _test(), _errors("none")["Bayes"]
+    prompts, error = made("none"), _errors("none")["Bayes"]
     for k in range(CONFIG.points):
         x_BKd, query_Bd = prompts.x_BKd[:, :k].astype(float), prompts.query_BKd[:, k].astype(float)
-        precision = np.eye(3) + np.einsum("bki,bkj->bij", x_BKd, x_BKd) / 0.25
+        precision = np.eye(CONFIG.dimension) + np.einsum("bki,bkj->bij", x_BKd, x_BKd) / 0.25
         variance = np.einsum("bi,bij,bj->b", query_Bd, np.linalg.inv(precision), query_Bd)
         spread = (error[:, k] - variance).std() / np.sqrt(len(error))
         assert abs(error[:, k].mean() - variance.mean()) < 4 * spread
@@ -57,7 +50,7 @@ def test_no_estimator_is_better_than_bayes_under_any_shift(shift: str) -> None:
     assert ("ridge of training" in errors) == (shift in ("weights_doubled", "noise_doubled"))
     for name, error in errors.items():
         worse = error - bayes
-        assert (worse.mean(axis=0) > -3 * worse.std(axis=0) / np.sqrt(len(worse))).all(), name
+        assert (worse.mean(axis=0) >= -3 * worse.std(axis=0) / np.sqrt(len(worse))).all(), name
         assert worse.mean() > 0, name
 
 
@@ -80,7 +73,7 @@ def test_least_squares_is_exact_from_d_points_on_without_noise() -> None:
 def test_lasso_meets_the_conditions_of_its_optimum() -> None:
     """The gradient of the squares is -penalty x sign where w is not 0, and no larger elsewhere."""
     penalty = 0.2
-    w_Bd = lasso_weights(X, Y, penalty=penalty)
+    w_Bd = lasso_weights(X, Y, penalty=penalty, sweeps=1000)
     gradient = -np.einsum("bkd,bk->bd", X, Y - np.einsum("bkd,bd->bk", X, w_Bd)) / 5
     assert 0 < np.count_nonzero(w_Bd) < w_Bd.size
     np.testing.assert_allclose(gradient[w_Bd != 0], -penalty * np.sign(w_Bd[w_Bd != 0]), atol=1e-9)
@@ -107,7 +100,8 @@ def test_nearest_neighbours_and_averaging_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["linear", "sparse_linear", "tree", "network"])
 def test_estimators_see_the_first_k_points_only(kind: str) -> None:
     config = FunctionConfig(kind, dimension=3, points=5, nonzero=2)  # type: ignore[arg-type]
-    prompts = make_test(config, "none", 6)
+    x_BKd = RNG.normal(size=(6, 5, 3))
+    prompts = Prompts(x_BKd, RNG.normal(size=(6, 5)), x_BKd.copy(), RNG.normal(size=(6, 5)))  # type: ignore[arg-type]
     later = prompts._replace(x_BKd=prompts.x_BKd.copy(), shown_BK=prompts.shown_BK.copy())
     later.x_BKd[:, 3:], later.shown_BK[:, 3:] = 9, 9
     for estimator in baselines.estimators(config).values():

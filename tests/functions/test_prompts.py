@@ -1,4 +1,4 @@
-"""Prompts are a pure function of their index, and their functions are of the class that they are said to be."""
+"""Prompts are a pure function of their index, and their functions are of the class they are said to be."""
 
 import dataclasses
 import functools
@@ -15,20 +15,27 @@ from icl.functions.prompts import FunctionBatch, draw, row_keys, stream_key, tra
 
 LINEAR = FunctionConfig(dimension=3, points=5, noise=0.5)
 KEY = stream_key(0, "training")
-MANY = 20_000
+MANY = 10_000
 
 
 @functools.cache
+def _maker(config: FunctionConfig, rows: int) -> Any:
+    return jax.jit(functools.partial(training_batch, config, rows=rows))
+
+
 def _made(config: FunctionConfig, step: int, rows: int, seed: int = 0, stream: str = "training") -> Any:
-    batch = jax.jit(functools.partial(training_batch, config, rows=rows))(stream_key(seed, stream), step)
+    batch = _maker(config, rows)(stream_key(seed, stream), np.int32(step))
     return FunctionBatch(*map(np.asarray, batch))
+
+
+@functools.cache
+def _drawer(config: FunctionConfig) -> Any:
+    return jax.jit(jax.vmap(functools.partial(draw, config), in_axes=(0, None)))
 
 
 def _drawn(config: FunctionConfig, x_Kd: Any, number: int) -> Any:
     """True and shown values of many functions at the same points."""
-    at = jnp.asarray(x_Kd, jnp.float32)
-    keys_B = row_keys(KEY, 0, number)
-    return jax.device_get(jax.jit(jax.vmap(lambda key: draw(config, key, at)))(keys_B))
+    return jax.device_get(_drawer(config)(row_keys(KEY, 0, number), jnp.asarray(x_Kd, jnp.float32)))
 
 
 def test_a_prompt_follows_from_its_index_alone() -> None:
@@ -80,7 +87,7 @@ def test_sparse_functions_use_as_many_coordinates_as_said_all_alike() -> None:
 
 def test_sparse_functions_choose_among_the_coordinates_that_are_used() -> None:
     config = FunctionConfig("sparse_linear", dimension=5, nonzero=2)
-    draws = jax.vmap(lambda key: draw(config, key, jnp.eye(5), 3).true)(row_keys(KEY, 0, 50))
+    draws = jax.jit(jax.vmap(lambda key: draw(config, key, jnp.eye(5), 3).true))(row_keys(KEY, 0, 50))
     assert set(np.count_nonzero(draws[:, :3], axis=1)) == {2} and not np.any(draws[:, 3:])
 
 

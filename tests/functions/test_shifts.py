@@ -1,42 +1,35 @@
 """Test prompts are from the distribution that their name says, of functions that do not change with it."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from icl.errors import InputError
 from icl.functions.config import FunctionConfig
-from icl.functions.shifts import SHIFTS, TestPrompts, make_test
-
-CONFIG = FunctionConfig(dimension=4, points=6, noise=0.5)
-
-
-@functools.cache
-def _test(shift: str, stream: str = "test") -> TestPrompts:
-    return make_test(CONFIG, shift, 3000, stream=stream)
+from icl.functions.shifts import SHIFTS, Prompts, make_test
+from tests.functions.small import CONFIG, made
 
 
-def _weights(prompts: TestPrompts) -> np.ndarray:
+def _weights(prompts: Prompts) -> np.ndarray:
     """w of each prompt, recovered from true values at queries."""
     return (np.linalg.pinv(prompts.query_BKd) @ prompts.true_BK[..., None])[..., 0]
 
 
 @pytest.mark.parametrize("shift", [name for name in SHIFTS if name not in ("subspace", "weights_doubled")])
 def test_the_functions_are_the_same_under_every_shift(shift: str) -> None:
-    np.testing.assert_allclose(_weights(_test(shift)), _weights(_test("none")), rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(_weights(made(shift)), _weights(made("none")), rtol=0.02, atol=0.02)
 
 
 def test_without_a_shift_queries_are_the_next_points_and_values_have_the_noise() -> None:
-    prompts = _test("none")
+    prompts = made("none")
     assert prompts.asks_next_points
     assert np.mean((prompts.shown_BK - prompts.true_BK) ** 2) == pytest.approx(0.25, rel=0.05)
     assert np.mean(prompts.x_BKd**2) == pytest.approx(1, rel=0.05)
-    assert not np.isin(prompts.x_BKd, _test("none", "tune").x_BKd).any()
+    # Of random float32 numbers a few in a hundred are drawn twice.
+    assert np.isin(prompts.x_BKd, made("none", "tune").x_BKd).mean() < 0.05
 
 
 def test_orthants_are_one_for_the_points_and_another_for_the_queries() -> None:
-    prompts = _test("orthants")
+    prompts = made("orthants")
     signs = np.sign(prompts.x_BKd), np.sign(prompts.query_BKd)
     for sign_BKd in signs:
         assert (sign_BKd == sign_BKd[:, :1]).all()
@@ -46,7 +39,7 @@ def test_orthants_are_one_for_the_points_and_another_for_the_queries() -> None:
 
 
 def test_a_subspace_has_half_the_dimensions() -> None:
-    prompts = _test("subspace")
+    prompts = made("subspace")
     singular = np.linalg.svd(prompts.x_BKd[:200], compute_uv=False)
     assert (singular[:, 2:] < 1e-4).all() and (singular[:, 1] > 1e-3).all()
     assert np.mean(np.sum(prompts.x_BKd**2, axis=2)) == pytest.approx(2, rel=0.05)
@@ -62,8 +55,8 @@ def test_a_skewed_covariance_keeps_the_trace_and_has_one_large_direction() -> No
 
 
 def test_points_weights_and_noise_are_doubled() -> None:
-    none = _test("none")
-    points, weights, noise = (_test(f"{name}_doubled") for name in ("points", "weights", "noise"))
+    none = made("none")
+    points, weights, noise = (made(f"{name}_doubled") for name in ("points", "weights", "noise"))
     np.testing.assert_allclose(points.x_BKd, 2 * none.x_BKd, rtol=1e-6)
     np.testing.assert_allclose(points.true_BK, 2 * none.true_BK, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(weights.true_BK, 2 * none.true_BK, rtol=1e-6)

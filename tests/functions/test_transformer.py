@@ -54,7 +54,7 @@ def test_every_parameter_has_logical_axes_and_a_gradient(config: ModelConfig) ->
     def loss(params: Any) -> jax.Array:
         return jnp.sum(jnp.square(transformer.predict(config, FUNCTIONS, params, X, Y) - Y))
 
-    for path, grad in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+    for path, grad in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         # Softmax cancels a bias of all keys.
         if "key" not in jax.tree_util.keystr(path) or grad.ndim > 2:
             assert np.any(grad), path
