@@ -97,7 +97,7 @@ STUDIES = {
     ),
     "families": Study(
         "families.gin",
-        1000,
+        1500,
         {"none": ()} | {name: (f"DataConfig.leave_out = ({name!r},)",) for name in FAMILIES},
     ),
 }  # fmt: skip
@@ -129,12 +129,12 @@ def experiment(workdir: Path, size: Size, studies: Sequence[str], bindings: Sequ
         for number, one in enumerate(wanted, 1):
             path = one.path(workdir)
             if not path.exists():
-                every = max(one.run.train.steps // size.measured, 1)
+                steps, is_curve = one.run.train.steps, study_file(one) != "families.gin"
                 trace = train_and_probe(
                     one.run,
                     probes(one, size),
                     distinct_rows=size.rows,
-                    every=every,
+                    every=max(steps // size.measured, 1) if is_curve else steps,
                     scored_positions=2 if one.run.data.loss_on == "query" else None,
                 )
                 write_trace(path, trace)
