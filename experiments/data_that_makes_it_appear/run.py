@@ -97,7 +97,7 @@ STUDIES = {
     ),
     "families": Study(
         "families.gin",
-        1000,
+        1500,
         {"none": ()} | {name: (f"DataConfig.leave_out = ({name!r},)",) for name in FAMILIES},
     ),
 }  # fmt: skip
@@ -129,12 +129,12 @@ def experiment(workdir: Path, size: Size, studies: Sequence[str], bindings: Sequ
         for number, one in enumerate(wanted, 1):
             path = one.path(workdir)
             if not path.exists():
-                every = max(one.run.train.steps // size.measured, 1)
+                steps, is_curve = one.run.train.steps, study_file(one) != "families.gin"
                 trace = train_and_probe(
                     one.run,
                     probes(one, size),
                     distinct_rows=size.rows,
-                    every=every,
+                    every=max(steps // size.measured, 1) if is_curve else steps,
                     scored_positions=2 if one.run.data.loss_on == "query" else None,
                 )
                 write_trace(path, trace)
@@ -267,8 +267,9 @@ def figure(studies: Mapping[str, Mapping[str, Sequence[tuple[int, Any]]]]) -> by
     """Small multiples of all studies, as PNG."""
     from icl.analysis.small_run_figures import Panel, draw
 
-    shown = {"novel": "in context: novel classes", "relabelled": "in context: relabelled classes",
-             "in_weights": "in weights: class not in the context"}  # fmt: skip
+    shown = {"novel": "in context: novel classes, held-out instances",
+             "relabelled": "in context: relabelled classes",
+             "in_weights": "in weights: what the context does not show"}  # fmt: skip
     titles = {"burstiness": "burstiness ", "skew": "skew ", "classes": "",
               "no_convolution": "no convolution, ", "long": "longer, "}  # fmt: skip
     panels = []
@@ -279,10 +280,7 @@ def figure(studies: Mapping[str, Mapping[str, Sequence[tuple[int, Any]]]]) -> by
                 steps = runs[0][1].steps
                 panels.append(Panel(row, f"{titles[study]}{name}", "training step", steps, curves))
     of_instances = studies["instances"]
-    ends = {
-        "in context: held-out instance, key shown": "held_out_seen",
-        "in weights: trained instance, key not shown": "trained_unseen",
-    }
+    ends = {shown["novel"]: "held_out_seen", shown["in_weights"]: "trained_unseen"}
     curves = {
         label: [
             [runs[i][1].scores[key][-1] for runs in of_instances.values()]
@@ -290,7 +288,7 @@ def figure(studies: Mapping[str, Mapping[str, Sequence[tuple[int, Any]]]]) -> by
         ]
         for label, key in ends.items()
     }
-    panels.append(Panel(3, "training instances", "instances", list(of_instances), curves))
+    panels.append(Panel(3, "recall at the end", "training instances", list(of_instances), curves))
     for family in FAMILIES:
         if family not in studies["families"]:
             continue
@@ -299,7 +297,8 @@ def figure(studies: Mapping[str, Mapping[str, Sequence[tuple[int, Any]]]]) -> by
             f"family {label}": [[trace.scores[f"{family} K={k}"][-1] for k in KS] for _, trace in runs]
             for label, runs in pairs.items()
         }
-        panels.append(Panel(4, family.replace("_", " "), "demonstrations K", [str(k) for k in KS], curves))
+        title = f"family {family.replace('_', ' ')}"
+        panels.append(Panel(4, title, "demonstrations K", [str(k) for k in KS], curves))
     return draw(panels)
 
 

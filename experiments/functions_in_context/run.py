@@ -28,20 +28,22 @@ class Size:
 
     Attributes:
       gin: Models and functions, in a file beside this one.
-      seeds: Training seeds of each of its rungs: of the first weights and of the prompts.
+      rungs: Which of them.
+      seeds: Training seeds: of the first weights and of the prompts.
       prompts: Test prompts.
     """
 
     gin: str
-    seeds: Mapping[str, tuple[int, ...]]
+    rungs: tuple[str, ...]
+    seeds: tuple[int, ...]
     prompts: int
 
 
-_ONE_SEED = {"sparse_linear": (0,), "tree": (0,), "network": (0,)}
+_RUNGS = ("linear", "sparse_linear", "tree", "network")
 SIZES = {
-    "smoke": Size("smoke.gin", {"linear": (0,)} | _ONE_SEED, 256),
-    "cpu": Size("cpu.gin", {"linear": (0, 1, 2)} | _ONE_SEED, 4096),
-    "gpu": Size("gpu.gin", {"linear": (0,)}, 4096),
+    "smoke": Size("smoke.gin", _RUNGS, (0,), 256),
+    "cpu": Size("cpu.gin", _RUNGS, (0,), 4096),
+    "gpu": Size("gpu.gin", ("linear",), (0,), 4096),
 }
 BAR = 0.05
 """How near to Bayes linear functions are to come at every k from 0 to 2 d."""
@@ -65,7 +67,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
     from icl.functions.transformer import num_params
 
     found: dict[str, Any] = {}
-    for rung in size.seeds:
+    for rung in size.rungs:
         runs = runs_of(size, rung, bindings)
         for seed, run in runs.items():
             if not setup.train(run, workdir / rung / f"seed_{seed}"):
@@ -96,24 +98,32 @@ def runs_of(size: Size, rung: str, bindings: Sequence[str]) -> dict[int, Any]:
     from icl.config import load_function_runs
 
     path, runs = str(Path(__file__).parent / size.gin), {}
-    for seed in size.seeds[rung]:
+    for seed in size.seeds:
         own = [f"TrainConfig.seed = {seed}", f"FunctionConfig.seed = {seed}"]
         (runs[seed],) = load_function_runs([path], [*own, *bindings], [rung])
     return runs
 
 
 def measure(folder: Path, runs: Mapping[int, Any], prompts: int) -> dict[str, Any]:
-    """The errors of a rung's models, under every shift where functions are linear."""
+    """The errors of a rung's models, under every shift where functions are linear; kept in tests.json."""
     from icl.functions import shifts
     from icl.functions.measure import compare
     from icl.functions.setup import restore
 
+    kept, of = (
+        folder / "tests.json",
+        {"prompts": prompts, "steps": [run.train.steps for run in runs.values()]},
+    )
+    if kept.exists() and (found := json.loads(kept.read_text()))["of"] == of:
+        return found["tests"]
     run = next(iter(runs.values()))
     params = [restore(folder / f"seed_{seed}", own)[0] for seed, own in runs.items()]
     names = shifts.SHIFTS if run.data.kind == "linear" else ["none"]
-    return {
+    tests = {
         name: compare(run.model, run.data, params, shift=name, number=prompts).to_json() for name in names
     }
+    write_json(kept, {"of": of, "tests": tests})
+    return tests
 
 
 def of_linear(test: Mapping[str, Any], dimension: int) -> dict[str, Any]:

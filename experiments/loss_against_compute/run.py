@@ -48,10 +48,10 @@ SIZES = {
     "smoke": Size("smoke.gin", ("w8", "w12", "w16"), (8192, 16_384, 32_768), "w24", 65_536, 64),
     "cpu": Size(
         "ladder.gin",
-        ("p10k", "p30k", "p100k", "p300k"),
-        (300_000, 600_000, 1_200_000, 2_400_000),
-        "p1m",
-        4_800_000,
+        ("p10k", "p17k", "p30k", "p55k"),
+        (600_000, 1_200_000, 2_400_000, 4_800_000),
+        "p100k",
+        9_600_000,
         512,
     ),
     "gpu": Size(
@@ -139,13 +139,13 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
     whole, flops = model.num_params(setup.model), tokens * setup.flops_per_token()
     with_all = [dataclasses.replace(point, params=counts[point.name]) for point in points]
     by_product = [dataclasses.replace(point, flops=0.0) for point in points]
-    chinchilla = laws.fit_chinchilla_law(points)
+    earlier = one_rung_earlier(points)
+    chosen = min(earlier, key=lambda form: abs(earlier[form]["error"]), default="chinchilla")
+    law = fit(chosen, points)
+    (other,) = {"chinchilla", "kaplan"} - {chosen}
     beside = {
-        "chinchilla, all parameters": (
-            laws.fit_chinchilla_law(with_all),
-            {"params": whole, "tokens": tokens},
-        ),
-        "kaplan": (laws.fit_kaplan_law(points), {"params": params, "tokens": tokens}),
+        f"{chosen}, all parameters": (fit(chosen, with_all), {"params": whole, "tokens": tokens}),
+        other: (fit(other, points), {"params": params, "tokens": tokens}),
         "compute": (laws.fit_compute_law(points, irreducible=False), {"flops": flops}),
         "compute as 6 N D": (
             laws.fit_compute_law(by_product, irreducible=False),
@@ -155,30 +155,38 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
     return {
         "written": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "target": {"params": params, "tokens": tokens, "flops": flops, "all_params": whole},
-        "prediction": dataclasses.asdict(chinchilla.predict(params=params, tokens=tokens)),
-        "one_rung_earlier": one_rung_earlier(points),
-        "laws": {"chinchilla": law_as_json(chinchilla)}
+        "form": chosen,
+        "prediction": dataclasses.asdict(law.predict(params=params, tokens=tokens)),
+        "one_rung_earlier": earlier,
+        "laws": {chosen: law_as_json(law)}
         | {name: law_as_json(law) | {"predicts": dataclasses.asdict(law.predict(**at))}
            for name, (law, at) in beside.items()},
         "points": [dataclasses.asdict(point) | {"all_params": counts[point.name]} for point in points],
     }  # fmt: skip
 
 
-def one_rung_earlier(points: Sequence[Any]) -> dict[str, Any] | None:
-    """The same prediction one rung below: of the largest run, from the smaller models on fewer tokens.
+def fit(form: str, points: Sequence[Any]) -> Any:
+    """L(N, D) in the form of Hoffmann et al. ("chinchilla") or of Kaplan et al. ("kaplan")."""
+    from icl.analysis import scaling_laws as laws
 
-    None where those are fewer than three, which do not determine a law.
+    return {"chinchilla": laws.fit_chinchilla_law, "kaplan": laws.fit_kaplan_law}[form](points)
+
+
+def one_rung_earlier(points: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """The same prediction one rung below, by form: of the largest run, from smaller models on fewer tokens.
+
+    What it says of the forms is known before the target is trained, and decides between them. Nothing where
+    those are fewer than three sizes or numbers of tokens, which do not determine a law.
     """
-    from icl.analysis.scaling_laws import fit_chinchilla_law
-
     if min(len({point.params for point in points}), len({point.tokens for point in points})) < 4:
-        return None
+        return {}
     params, tokens = max(point.params for point in points), max(point.tokens for point in points)
     (last,) = (point for point in points if (point.params, point.tokens) == (params, tokens))
-    fitted = fit_chinchilla_law(
-        [point for point in points if point.params < params and point.tokens < tokens]
-    )
-    return outcome(dataclasses.asdict(fitted.predict(params=params, tokens=tokens)), last.loss)
+    before = [point for point in points if point.params < params and point.tokens < tokens]
+    return {
+        form: outcome(dataclasses.asdict(fit(form, before).predict(params=params, tokens=tokens)), last.loss)
+        for form in ("chinchilla", "kaplan")
+    }
 
 
 def law_as_json(law: Any) -> dict[str, Any]:
@@ -220,7 +228,7 @@ def conclude(workdir: Path, unseen: range) -> dict[str, Any]:
         measured=largest.loss,
     )
     curves = [read_curve(folder) for folder in find_runs([workdir])]
-    law, compute_law = laws.fit_chinchilla_law(points), laws.fit_compute_law(points, irreducible=False)
+    law, compute_law = fit(found["form"], points), laws.fit_compute_law(points, irreducible=False)
     (workdir / "loss.png").write_bytes(draw(points, curves, law, compute_law, target, "loss (nats per byte)"))
     return results
 
@@ -238,15 +246,12 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     points = sorted(results["points"], key=lambda point: (point["params"], point["tokens"]))
     for point in (*points, results["target"] | {"loss": results["prediction"]["measured"]}):
         yield f"{point['params']:12,} {point['tokens']:12,} {point['flops']:10.3g} {point['loss']:8.4f}"
-    for name, one in (
-        ("largest rung", results["prediction"]),
-        ("one rung earlier", results["one_rung_earlier"]),
-    ):
-        if one:
-            yield (
-                f"{name}: predicted {one['loss']:.4f} [{one['low']:.4f}, {one['high']:.4f}], measured"
-                f" {one['measured']:.4f}: error {one['error']:+.2%}, naive guess {one['naive_error']:+.2%}"
-            )
+    earlier = {f"one rung earlier, {form}": one for form, one in results["one_rung_earlier"].items()}
+    for name, one in {**earlier, f"largest rung, {results['form']}": results["prediction"]}.items():
+        yield (
+            f"{name}: predicted {one['loss']:.4f} [{one['low']:.4f}, {one['high']:.4f}], measured"
+            f" {one['measured']:.4f}: error {one['error']:+.2%}, naive guess {one['naive_error']:+.2%}"
+        )
 
 
 def main(argv: Sequence[str]) -> int:

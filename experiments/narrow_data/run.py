@@ -78,7 +78,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     measured = []
     for seed in size.seeds:
         base = train_base(folder / f"seed_{seed}" / "base", size, seed, bindings)
-        own = [f"checkpoint = {base!r}", f"CueTrials.number = {seed}", *size.bindings]
+        own = [f"FineTuneConfig.checkpoint = {base!r}", f"CueTrials.number = {seed}", *size.bindings]
         measured.append(
             {
                 "seed": seed,

@@ -75,7 +75,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
         folders: dict[str, list[Path]] = {}
         for seed in size.seeds:
             for run in load(size, share, seed, bindings):
-                folder = workdir / f"renamed_{share:.0%}".rstrip("%") / run.rung / f"seed_{seed}"
+                folder = workdir / f"renamed_{round(100 * share)}" / run.rung / f"seed_{seed}"
                 if not train(run, folder):
                     raise InputError("terminated: run the same command again to go on")
                 folders.setdefault(run.rung, []).append(folder)
@@ -84,7 +84,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
         f"{share:g}": {one.name: as_results(one) for one in of_share} for share, of_share in found.items()
     }
     write_json(workdir / "results.json", results)
-    (workdir / "labels.png").write_bytes(draw(found[SHARES[0]], found[SHARES[1]], chance=1 / 4))
+    (workdir / "labels.png").write_bytes(draw(found[SHARES[0]], found[SHARES[1]]))
     return results
 
 
@@ -148,6 +148,7 @@ def measure(name: str, folders: Sequence[Path], size: Size) -> Any:
     return Trained(
         name=name,
         params=read_description(*last_checkpoint(folders[0])).params,
+        labels=labels,
         effects=label_effects(final, labels),
         through_training={
             step: label_effects([[r for r in records if r.step == step] for records in through], labels)

@@ -79,6 +79,22 @@ def label_effects(models: Sequence[Sequence[Record]], labels: Sequence[str]) -> 
     return dict(found)
 
 
+def look_up_ceiling(classes: int, k: int) -> float:
+    """Accuracy of one who knows nothing but k demonstrations of random classes, and what class they are of.
+
+    The labels are known, so of d classes shown the next is guessed among classes - d labels: the mean of
+    min(d + 1, classes) / classes over d.
+    """
+    chances_D = np.zeros(classes + 1)
+    chances_D[0] = 1
+    seen_D = np.arange(classes + 1)
+    for _ in range(k):
+        new_D = chances_D * (classes - seen_D) / classes
+        chances_D = chances_D * seen_D / classes
+        chances_D[1:] += new_D[:-1]
+    return float(chances_D @ np.minimum(seen_D + 1, classes) / classes)
+
+
 def follows_flip(record: Record, labels: Sequence[str]) -> float:
     """1 where the answer is what the flipped demonstrations call the query's class, else 0."""
     flipped = labels[(labels.index(record.gold) + 1) % len(labels)]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from icl.analysis.label_effects import Curve, Measured, OrderSpread
+from icl.analysis.label_effects import Curve, Measured, OrderSpread, look_up_ceiling
 from icl.figure_style import FAINT, INK, PANEL_INCHES, VARIANTS, k_axis, k_position, look, png
 
 CONDITIONS = {
@@ -32,6 +32,7 @@ class Trained:
     Attributes:
       name: What they are called.
       params: All parameters of one.
+      labels: The task's.
       effects: What labels do at the end of training (`icl.analysis.label_effects.label_effects`).
       through_training: The same by training step, at fewer K.
       orders: Spread over orders of the same demonstrations, by condition.
@@ -39,27 +40,27 @@ class Trained:
 
     name: str
     params: int
+    labels: tuple[str, ...]
     effects: Mapping[str, Curve]
     through_training: Mapping[int, Mapping[str, Curve]]
     orders: Mapping[str, OrderSpread]
 
 
-def draw(renamed: Sequence[Trained], usual: Sequence[Trained], *, chance: float) -> bytes:
+def draw(renamed: Sequence[Trained], usual: Sequence[Trained]) -> bytes:
     """The figure, as PNG.
 
     Args:
       renamed: Models that met classes under other names in training too, from small to large.
       usual: The same models, trained on usual names only.
-      chance: Accuracy of a guess.
     """
     width, height = PANEL_INCHES
-    columns = max(len(renamed), 4)
+    columns, chance = max(len(renamed), 4), 1 / len(renamed[0].labels)
     with look():
         figure = Figure(figsize=(0.72 * width * columns, 3.1 * height), layout="constrained")
         grid = figure.subplots(4, columns, squeeze=False)
         for row, kind, models in ((0, "renamed too", renamed), (1, "usual names only", usual)):
             for axes, one in zip(grid[row], models, strict=False):
-                _draw_conditions(axes, one, chance)
+                _draw_conditions(axes, one)
                 axes.set_title(f"{one.name}: {one.params:,} parameters, {kind}")
             for axes in grid[row, len(models) :]:
                 axes.axis("off")
@@ -79,12 +80,15 @@ def draw(renamed: Sequence[Trained], usual: Sequence[Trained], *, chance: float)
         return png(figure)
 
 
-def _draw_conditions(axes: Axes, trained: Trained, chance: float) -> None:
+def _draw_conditions(axes: Axes, trained: Trained) -> None:
     for name, (color, marker) in _STYLES.items():
         curve = trained.effects[name]
         line = "--" if name in _DASHED else "-"
         _by_k(axes, curve, color, 100, marker=marker, line=line)
-    _percent(axes, chance)
+    ks = list(trained.effects["abstract_labels"])
+    ceiling = [100 * look_up_ceiling(len(trained.labels), k) for k in ks]
+    axes.plot([k_position(k) for k in ks], ceiling, color=FAINT, linestyle="--", linewidth=0.9)
+    _percent(axes, 1 / len(trained.labels))
 
 
 def _by_k(
@@ -199,5 +203,6 @@ def _handles(models: Sequence[Trained]) -> list[Line2D]:
         ),
         Line2D([], [], color=INK, linestyle="--", label="through training: usual names only"),
         Line2D([], [], color=FAINT, linewidth=5, alpha=0.5, label="orders: spread by chance"),
+        Line2D([], [], color=FAINT, linestyle="--", label="by K: all that demonstrations show"),
         Line2D([], [], color=FAINT, linestyle=":", label="a guess"),
     ]

@@ -20,8 +20,8 @@ _COLORS = {
     "ridge of training": VARIANTS[5],
 }
 _COLUMNS = 4
-_HIGHEST = 2.2
-"""Of the axis of errors, where some are higher."""
+_HIGHEST = 1.6
+"""Of the axis of errors, in units of the error without any point; where some are higher."""
 
 Test = Mapping[str, Any]
 
@@ -41,6 +41,8 @@ def draw(tests: Mapping[str, Test], bar: float | None = None) -> bytes:
             figsize=(PANEL_INCHES[0] * 0.75 * _COLUMNS, PANEL_INCHES[1] * 0.85 * rows), layout="constrained"
         )
         panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+        for axes in panels[::_COLUMNS]:
+            axes.set_ylabel("squared error / variance")
         if first["excess"]:
             _draw_excess(panels.pop(1), first["excess"], bar)
         for axes, (title, test) in zip(panels, tests.items(), strict=False):
@@ -55,17 +57,13 @@ def draw(tests: Mapping[str, Test], bar: float | None = None) -> bytes:
 
 
 def _draw_errors(axes: Axes, title: str, test: Test) -> None:
-    highest = 0.0
     for name, curve in test["estimators"].items():
         _line(axes, curve, _COLORS[name], "--")
-        highest = max(highest, *curve["mean"])
     for curve in test["models"]:
         _line(axes, curve, _MODEL, "-")
-        highest = max(highest, *curve["mean"])
-    axes.set_ylim(0, min(1.08 * highest, _HIGHEST))
+    axes.set_ylim(0, _HIGHEST * test["models"][0]["mean"][0])
     axes.set_title(title)
     axes.set_xlabel("points and values seen k")
-    axes.set_ylabel("squared error / variance")
 
 
 def _draw_excess(axes: Axes, excess: Sequence[Mapping[str, Any]], bar: float | None) -> None:
@@ -76,7 +74,6 @@ def _draw_excess(axes: Axes, excess: Sequence[Mapping[str, Any]], bar: float | N
         _line(axes, curve, _MODEL, "-")
     axes.set_title("transformer minus Bayes")
     axes.set_xlabel("points and values seen k")
-    axes.set_ylabel("squared error / variance")
 
 
 def _line(axes: Axes, curve: Mapping[str, Any], color: str, style: str) -> None:

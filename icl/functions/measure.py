@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from icl.data.keys import generator
 from icl.functions import baselines, transformer
 from icl.functions.config import FunctionConfig
-from icl.functions.shifts import TEST, TestPrompts, make_test
+from icl.functions.shifts import TEST, Prompts, make_test
 from icl.model.config import ModelConfig
 
 Floats = NDArray[np.float64]
@@ -110,7 +110,7 @@ def compare(
 
 
 def predictions(
-    config: ModelConfig, functions: FunctionConfig, params: Any, prompts: TestPrompts
+    config: ModelConfig, functions: FunctionConfig, params: Any, prompts: Prompts
 ) -> NDArray[np.float32]:
     """A model's predictions [prompts, points]: those at k come from the first k points and values.
 

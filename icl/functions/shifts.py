@@ -22,7 +22,7 @@ TEST = "test"
 """The stream of prompts that models are measured on; `tune` is one to choose settings with."""
 
 
-class TestPrompts(NamedTuple):
+class Prompts(NamedTuple):
     """Prompts to measure on: `true_BK[:, k]` is asked at `query_BKd[:, k]`, after k points and shown values.
 
     Queries are the next points of the prompt unless the shift gives them a distribution of their own.
@@ -55,7 +55,7 @@ class Shift(NamedTuple):
 
 def make_test(
     config: FunctionConfig, shift: str, number: int, *, seed: int = 0, stream: str = TEST
-) -> TestPrompts:
+) -> Prompts:
     """So many test prompts; the same functions, noise and, but for their distribution, points for any shift.
 
     Args:
@@ -81,7 +81,7 @@ def make_test(
         return x_Kd, shown_K, query_Kd, how.weights * drawn.true[count:]
 
     keys_B = row_keys(stream_key(seed, stream), 0, number)
-    return TestPrompts(*map(np.asarray, jax.jit(jax.vmap(prompt))(keys_B)))
+    return Prompts(*map(np.asarray, jax.jit(jax.vmap(prompt))(keys_B)))
 
 
 def _as_in_training(key: jax.Array, count: int, dimension: int) -> tuple[jax.Array, jax.Array]:

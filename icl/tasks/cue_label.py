@@ -43,7 +43,7 @@ class CueLabel:
     letters: int = 8
     alphabet: str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     length: int = 5
-    place: int = 0
+    place: int = 4
     marks: str = ".!"
     labels: str = "0123456789"
     decides: Literal["letter", "mark", "either"] = "either"

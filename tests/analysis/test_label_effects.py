@@ -1,12 +1,20 @@
 """Made-up models that answer by a rule have the curves that the rule implies."""
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from icl.analysis.calibration import expected_calibration_error
-from icl.analysis.label_effects import Measured, as_json, label_effects, mean, order_spread
+from icl.analysis.label_effects import (
+    Measured,
+    as_json,
+    label_effects,
+    look_up_ceiling,
+    mean,
+    order_spread,
+)
 from icl.analysis.label_figures import Trained, draw
 from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
@@ -82,7 +90,7 @@ def test_one_who_follows_demonstrations_learns_what_they_cover_and_knows_nothing
     found = label_effects([list(records(trials, shown))], LABELS)
     for k in KS:
         covered = 1 - 0.75**k
-        learnt = covered + (1 - covered) / 4
+        learnt = covered + (1 - covered) / 4  # it does not exclude the labels that others have
         for figure in ("gold", "learning"):
             assert found[figure][k].value == pytest.approx(learnt, abs=0.1)
             assert found[figure][k].low < learnt < found[figure][k].high
@@ -91,6 +99,16 @@ def test_one_who_follows_demonstrations_learns_what_they_cover_and_knows_nothing
         assert found["recognition"][k].value == pytest.approx(0, abs=0.1)
     assert found["flipped_labels"][16].value < 0.03
     assert found["ECE, flipped_labels"][16].value > SURE - 0.03
+
+
+def test_the_look_up_ceiling_is_that_of_all_demonstrations_there_are() -> None:
+    for classes, k in ((4, 0), (4, 1), (4, 3), (2, 4), (3, 2)):
+        everything = list(itertools.product(range(classes), repeat=k + 1))
+        found = 0.0
+        for *shown_classes, asked in everything:
+            found += 1 if asked in shown_classes else 1 / (classes - len(set(shown_classes)))
+        assert look_up_ceiling(classes, k) == pytest.approx(found / len(everything))
+    assert look_up_ceiling(4, 200) == pytest.approx(1)
 
 
 def test_intervals_are_over_queries_and_models_are_shown(trials: list[Trial]) -> None:
@@ -176,8 +194,8 @@ def test_the_figure_shows_all_models(trials: list[Trial]) -> None:
     calibrated = {f"{name}, calibrated": effects[name] for name in CONDITIONS}
     spread = order_spread([ordered(lambda query, number, order: order != number)])
     models = [
-        Trained(name, 1000, {**effects, **calibrated}, {1: effects, 2: effects}, {"gold": spread})
+        Trained(name, 1000, LABELS, {**effects, **calibrated}, {1: effects, 2: effects}, {"gold": spread})
         for name in ("small", "large")
     ]
-    figure = draw(models, models, chance=0.25)
+    figure = draw(models, models)
     assert figure.startswith(b"\x89PNG") and len(figure) > 50_000

@@ -35,7 +35,7 @@ def test_one_of_letter_and_mark_decides_and_either_does_as_often() -> None:
     deciders: Counter[bool] = Counter()
     for number in range(300):
         shown = examples(instance(number), 200)
-        by_letter, by_mark = deciding(shown, 0), deciding(shown, -1)
+        by_letter, by_mark = deciding(shown, 4), deciding(shown, -1)
         assert by_letter != by_mark
         deciders[by_letter] += 1
         assert len({example.target for example in shown}) == 2
@@ -46,14 +46,14 @@ def test_one_of_letter_and_mark_decides_and_either_does_as_often() -> None:
 @pytest.mark.parametrize("agreement", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_the_mark_goes_along_as_often_as_said(agreement: float) -> None:
     shown = examples(instance(3, decides="letter", agreement=agreement), 3000)
-    assert deciding(shown, 0)
+    assert deciding(shown, 4)
     counts = Counter((example.input[-1], example.target) for example in shown)
     marks = sorted({mark for mark, _ in counts})
     labels = sorted({label for _, label in counts})
     straight = sum(counts[pair] for pair in zip(marks, labels, strict=True)) / 3000 if len(marks) == 2 else 0
     assert min(abs(straight - agreement), abs(1 - straight - agreement)) < 0.03
     # Half of the letters have one label, half the other.
-    by_letter = {example.input[0]: example.target for example in shown}
+    by_letter = {example.input[4]: example.target for example in shown}
     assert sorted(Counter(by_letter.values()).values()) == [4, 4]
 
 
@@ -66,7 +66,7 @@ def test_held_out_maps_of_letters_never_occur_in_training() -> None:
     assert trained and held_out and not trained & held_out
 
 
-SMALL = CueLabel(letters=4, alphabet="ABCD", length=2, labels="012")
+SMALL = CueLabel(letters=4, alphabet="ABCD", length=2, place=0, labels="012")
 
 
 def brute(labelled: list[tuple[str, str]]) -> float:
@@ -105,13 +105,13 @@ def test_evidence_is_the_share_of_instances_that_agree(labelled: list[tuple[str,
 
 def test_the_ideal_learner_prefers_the_mark_until_one_example_is_against_it() -> None:
     family = CueLabel()
-    shown = [Example(f"{letter}AAAA{'.' if i % 2 else '!'}", str(i % 2)) for i, letter in enumerate("ABCDEF")]
+    shown = [Example(f"AAAA{letter}{'.' if i % 2 else '!'}", str(i % 2)) for i, letter in enumerate("ABCDEF")]
     # G was never shown; the mark says 1, and so far it has always been right.
-    found = ideal_answers(family, "GAAAA.", shown)
+    found = ideal_answers(family, "AAAAG.", shown)
     assert math.isclose(sum(found.values()), 1.0) and found["1"] > 0.9
     # A was shown as 0, but here with the mark of 1: the simpler rule wins.
     assert ideal_answers(family, "AAAAA.", shown)["1"] > 0.9
-    against = [*shown, Example("HAAAA.", "0")]
+    against = [*shown, Example("AAAAH.", "0")]
     assert ideal_answers(family, "AAAAA.", against)["0"] == 1.0
     assert all(value == pytest.approx(0.1) for value in ideal_answers(family, "AAAAA.", []).values())
 
@@ -146,7 +146,7 @@ def test_trials_share_what_is_learnt_and_ask_the_same_words() -> None:
     ]
     assert shares[0] == 1 and shares[2] == 0 and abs(shares[1] - 0.5) < 0.1 and abs(shares[3] - 0.9) < 0.03
     assert all(asked[0][key].target == asked[2][key].target for key in asked[0])
-    assert deciding(learnt[0], 0) and not deciding(learnt[0], -1)
+    assert deciding(learnt[0], 4) and not deciding(learnt[0], -1)
     assert all(task.chance() == 0.5 and not task.trained for task in tasks)
 
 
@@ -168,6 +168,6 @@ def test_bad_settings_are_named(changes: dict[str, Any], match: str) -> None:
 
 def test_more_words_than_there_are_is_one_line() -> None:
     with pytest.raises(InputError, match="expected at most 64"):
-        CueTrials(settings={"letters": 8, "length": 2}, size=100).build("cue_trials")
+        CueTrials(settings={"letters": 8, "length": 2, "place": 0}, size=100).build("cue_trials")
     with pytest.raises(InputError, match="agreement = 2"):
         CueTrials(agreement=2.0)
