@@ -101,12 +101,9 @@ def follows_flip(record: Record, labels: Sequence[str]) -> float:
     return float(record.prediction == flipped)
 
 
-def mean(values_SQ: Floats, *, bounded: bool = True) -> Measured:
+def mean(values_SQ: Floats) -> Measured:
     """Mean of scores [models, queries] with the evaluation's interval, models nested in queries."""
-    models, queries = values_SQ.shape
-    queries_N, models_N = np.tile(np.arange(queries), models), np.repeat(np.arange(models), queries)
-    found = estimate(Scores(values_SQ.ravel(), queries_N, models_N, bounded=bounded))
-    return _measured(found, values_SQ.mean(axis=1))
+    return _measured(estimate(_scores(values_SQ, bounded=True)), values_SQ.mean(axis=1))
 
 
 def calibration_error(sure_SQ: Floats, right_SQ: Floats) -> Measured:
@@ -114,6 +111,18 @@ def calibration_error(sure_SQ: Floats, right_SQ: Floats) -> Measured:
     sums_SQX = np.array([calibration_sums(*pair) for pair in zip(sure_SQ, right_SQ, strict=True)])
     found = jackknife_sums(sums_SQX, error_of_sums, batched=True, bounded=True)
     return _measured(found, error_of_sums(sums_SQX.sum(axis=1)))
+
+
+def _over_sets(values_SD: Floats) -> Measured:
+    """Mean of shares [models, sets], which are no single answers; Student's t over sets, within 0..1."""
+    found = _measured(estimate(_scores(values_SD, bounded=False)), values_SD.mean(axis=1))
+    return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def _scores(values_SQ: Floats, *, bounded: bool) -> Scores:
+    models, queries = values_SQ.shape
+    queries_N, models_N = np.tile(np.arange(queries), models), np.repeat(np.arange(models), queries)
+    return Scores(values_SQ.ravel(), queries_N, models_N, bounded=bounded)
 
 
 def _measured(found: Estimate, models_S: Floats) -> Measured:
@@ -189,10 +198,10 @@ def order_spread(models: Sequence[Sequence[Record]], shuffles: int = 100) -> Ord
     shuffled = (rng.permuted(right_SQDO, axis=3).mean(axis=1) for _ in range(shuffles))
     by_chance = [np.ptp(accuracy_SDO, axis=2).mean() for accuracy_SDO in shuffled]
     return OrderSpread(
-        best=mean(best_SD, bounded=False),
-        worst=mean(worst_SD, bounded=False),
-        mean=mean(accuracy_SDO.mean(axis=2), bounded=False),
-        spread=mean(best_SD - worst_SD, bounded=False),
+        best=_over_sets(best_SD),
+        worst=_over_sets(worst_SD),
+        mean=_over_sets(accuracy_SDO.mean(axis=2)),
+        spread=_over_sets(best_SD - worst_SD),
         by_chance=float(np.mean(by_chance)),
     )
 

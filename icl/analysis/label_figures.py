@@ -61,7 +61,7 @@ def draw(renamed: Sequence[Trained], usual: Sequence[Trained]) -> bytes:
         for row, kind, models in ((0, "renamed too", renamed), (1, "usual names only", usual)):
             for axes, one in zip(grid[row], models, strict=False):
                 _draw_conditions(axes, one)
-                axes.set_title(f"{one.name}: {one.params:,} parameters, {kind}")
+                axes.set_title(f"{one.name} ({one.params / 1000:.0f}k), {kind}")
             for axes in grid[row, len(models) :]:
                 axes.axis("off")
             grid[row, 0].set_ylabel("accuracy (%)")
@@ -71,7 +71,7 @@ def draw(renamed: Sequence[Trained], usual: Sequence[Trained]) -> bytes:
             for one, shade in zip(renamed, _shades(renamed), strict=True):
                 _by_k(axes, one.effects[f"ECE, {condition}"], shade, 1.0)
             axes.set(title=f"calibration, {CONDITIONS[condition]}", ylim=(-0.02, None))
-        grid[3, 1].set_ylabel("expected calibration error")
+        grid[3, 1].set_ylabel("calibration error")
         _draw_calibrated(grid[3, 3], renamed, chance)
         for row in (2, 3):
             for axes in grid[row, 4:]:
@@ -159,12 +159,12 @@ def _draw_orders(axes: Axes, models: Sequence[Trained], chance: float) -> None:
     for place, one in enumerate(models):
         for number, condition in enumerate(conditions):
             spread, (color, marker) = one.orders[condition], _STYLES[condition]
-            x = place + 0.18 * (number - (len(conditions) - 1) / 2)
+            x = place + 0.2 * (number - (len(conditions) - 1) / 2)
             middle, half = 100 * spread.mean.value, 50 * spread.by_chance
             axes.plot([x, x], [middle - half, middle + half], color=color, linewidth=5, alpha=0.25)
             ends = [100 * spread.worst.value, 100 * spread.best.value]
             axes.plot([x, x], ends, color=color, linewidth=1.2)
-            axes.plot([x], [middle], color=color, marker=marker, markersize=4)
+            axes.plot([x], [middle], color=color, marker=marker, markersize=2.5)
     _percent(axes, chance)
     axes.set_xticks(range(len(models)), [one.name for one in models])
     axes.set(title="worst to best order of a set", ylabel="accuracy (%)")
