@@ -167,9 +167,9 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             seeds = [f"transformer, seed {run['seed']}" for run in rung["training"]]
             curves = dict(zip(seeds, test["models"], strict=True)) | test["estimators"]
             ks = range(0, len(test["models"][0]["mean"]), 2)
-            yield f"  {'k':22}" + "".join(f"{k:7}" for k in ks)
+            yield f"  {'k':22}" + "".join(f"{k:9}" for k in ks)
             for label, curve in curves.items():
-                yield f"  {label:22}" + "".join(f"{curve['mean'][k]:7.3f}" for k in ks)
+                yield f"  {label:22}" + "".join(f"{curve['mean'][k]:9.3f}" for k in ks)
     linear = results["linear"]
     for excess, k, (low, high) in zip(
         linear["largest_excess"], linear["at_k"], linear["interval"], strict=True

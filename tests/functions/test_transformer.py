@@ -1,5 +1,6 @@
 """A prediction sees what came before it and nothing else."""
 
+import functools
 from typing import Any
 
 import jax
@@ -21,8 +22,14 @@ MODELS = {
 }
 
 
+@functools.cache
+def _params(config: ModelConfig) -> Any:
+    return jax.jit(functools.partial(transformer.init_params, config, FUNCTIONS))(jax.random.key(0))
+
+
+@functools.cache
 def _predict(config: ModelConfig) -> Any:
-    params = transformer.init_params(config, FUNCTIONS, jax.random.key(0))
+    params = _params(config)
     return jax.jit(lambda x, y: transformer.predict(config, FUNCTIONS, params, x, y))
 
 
@@ -46,7 +53,7 @@ def test_prompts_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize("config", MODELS.values(), ids=list(MODELS))
 def test_every_parameter_has_logical_axes_and_a_gradient(config: ModelConfig) -> None:
-    params = transformer.init_params(config, FUNCTIONS, jax.random.key(0))
+    params = _params(config)
     axes = transformer.logical_axes(config, FUNCTIONS)
     jax.tree.map(lambda leaf, names: np.testing.assert_equal(len(names), leaf.ndim), params, axes)
     assert transformer.num_params(config, FUNCTIONS) == sum(leaf.size for leaf in jax.tree.leaves(params))
