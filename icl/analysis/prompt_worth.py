@@ -53,7 +53,7 @@ class Worth:
 
     def to_json(self) -> dict[str, float | int | str]:
         """Its fields, with "below" and "above" for what is censored."""
-        fields = dataclasses.asdict(self)
+        fields = {name: round(value, 6) for name, value in dataclasses.asdict(self).items()}
         named = {BELOW: "below", ABOVE: "above"}
         return {name: named.get(value, value) for name, value in fields.items()} | {"text": self.text()}
 
