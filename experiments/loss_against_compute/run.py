@@ -8,6 +8,7 @@ never written again. See the README beside this file.
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,10 +49,10 @@ SIZES = {
     "smoke": Size("smoke.gin", ("w8", "w12", "w16"), (8192, 16_384, 32_768), "w24", 65_536, 64),
     "cpu": Size(
         "ladder.gin",
-        ("p10k", "p17k", "p30k", "p55k"),
-        (600_000, 1_200_000, 2_400_000, 4_800_000),
-        "p100k",
-        9_600_000,
+        ("p10k", "p30k", "p55k", "p100k"),
+        (300_000, 600_000, 1_200_000, 2_400_000),
+        "p300k",
+        4_800_000,
         512,
     ),
     "gpu": Size(
@@ -156,7 +157,8 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
         "written": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "target": {"params": params, "tokens": tokens, "flops": flops, "all_params": whole},
         "form": chosen,
-        "prediction": dataclasses.asdict(law.predict(params=params, tokens=tokens)),
+        "extrapolated": dataclasses.asdict(law.predict(params=params, tokens=tokens)),
+        "prediction": corrected(law.predict(params=params, tokens=tokens), earlier.get(chosen)),
         "one_rung_earlier": earlier,
         "laws": {chosen: law_as_json(law)}
         | {name: law_as_json(law) | {"predicts": dataclasses.asdict(law.predict(**at))}
@@ -187,6 +189,20 @@ def one_rung_earlier(points: Sequence[Any]) -> dict[str, dict[str, Any]]:
         form: outcome(dataclasses.asdict(fit(form, before).predict(params=params, tokens=tokens)), last.loss)
         for form in ("chinchilla", "kaplan")
     }
+
+
+def corrected(predicted: Any, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A prediction less the relative error that the same extrapolation had one rung earlier, as far as known.
+
+    The correction counts as being as uncertain as it is large, beside the interval of the law.
+    """
+    found = dataclasses.asdict(predicted)
+    if earlier is None:
+        return found
+    error = earlier["error"]
+    loss = predicted.loss / (1 + error)
+    below, above = (math.hypot(end / predicted.loss - 1, error) for end in (predicted.low, predicted.high))
+    return found | {"loss": loss, "low": loss * (1 - below), "high": loss * (1 + above)}
 
 
 def law_as_json(law: Any) -> dict[str, Any]:
@@ -247,7 +263,9 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     for point in (*points, results["target"] | {"loss": results["prediction"]["measured"]}):
         yield f"{point['params']:12,} {point['tokens']:12,} {point['flops']:10.3g} {point['loss']:8.4f}"
     earlier = {f"one rung earlier, {form}": one for form, one in results["one_rung_earlier"].items()}
-    for name, one in {**earlier, f"largest rung, {results['form']}": results["prediction"]}.items():
+    extrapolated = outcome(results["extrapolated"], results["prediction"]["measured"])
+    last = {f"largest rung, {results['form']}": extrapolated, "the same, corrected": results["prediction"]}
+    for name, one in {**earlier, **last}.items():
         yield (
             f"{name}: predicted {one['loss']:.4f} [{one['low']:.4f}, {one['high']:.4f}], measured"
             f" {one['measured']:.4f}: error {one['error']:+.2%}, naive guess {one['naive_error']:+.2%}"
