@@ -1,24 +1,22 @@
 """Context on text: loss by position and in-context-learning score through training, of one layer and more.
 
-    python -m experiments.context_on_text.run --context_dir DIR --gin_bindings "text = ['books']"
+    python -m experiments.context_on_text.run --experiment_dir DIR --gin_bindings "text = ['books']"
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_CONTEXT_DIR = flags.DEFINE_string("context_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,6 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     from icl.analysis.heads import prefix_matching_chance
     from icl.config import load_runs
     from icl.training.loop import train
-    from icl.training.workdir import write_whole
 
     found: dict[str, list[Any]] = {}
     for seed in size.seeds:
@@ -87,7 +84,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
             for name, runs in found.items()
         },
     }
-    write_whole(folder / "results.json", json.dumps(results) + "\n")
+    write_json(folder / "results.json", results)
     titled = {name.replace("_", " "): runs for name, runs in found.items()}
     (folder / "context.png").write_bytes(draw_on_text(titled, chance=prefix_matching_chance()))
     return results
@@ -139,18 +136,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _CONTEXT_DIR.value:
-        raise InputError("--context_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_CONTEXT_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,6 +1,6 @@
 """Fine-tuning against demonstrations: how many labelled examples a number of demonstrations is worth.
 
-    python -m experiments.fine_tuning_against_demonstrations.run --comparison_dir DIR \
+    python -m experiments.fine_tuning_against_demonstrations.run --experiment_dir DIR \
         --inflection 'conll2017/*-train-medium' --inflected conll2017/english-train-high.gz
 
 Run again, it goes on where it stopped. See the README beside this file.
@@ -16,17 +16,16 @@ from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_COMPARISON_DIR = flags.DEFINE_string("comparison_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
 _INFLECTION = flags.DEFINE_string("inflection", None, "Glob of lists of lemma, form, features; none English.")
 _INFLECTED = flags.DEFINE_string("inflected", None, "The English list: the real task.")
 _BASES = flags.DEFINE_multi_string(
     "base_checkpoint", [], "A base model trained already, one for each seed, in place of training them."
 )
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 HERE = Path(__file__).parent
 
@@ -320,14 +319,6 @@ def draw_figure(
     path.write_bytes(draw(compared))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out."""
     for task, found in results["tasks"].items():
@@ -340,25 +331,14 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"  K = {one['k']:5,}: {100 * fmean(one['accuracy']):5.1f} %{said}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    for name, value in (
-        ("comparison_dir", _COMPARISON_DIR.value),
-        ("inflection", _INFLECTION.value),
-        ("inflected", _INFLECTED.value),
-    ):
+def main(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, Any]:
+    """The experiment with the files and base models of the flags."""
+    for name, value in (("inflection", _INFLECTION.value), ("inflected", _INFLECTED.value)):
         if not value:
             raise InputError(f"--{name} is missing: see --help")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
     data = Data(_INFLECTION.value or "", _INFLECTED.value or "")
-    folder, size = Path(_COMPARISON_DIR.value or ""), SIZES[_SIZE.value]
-    results = experiment(folder, size, data, app.GIN_BINDINGS.value, _BASES.value)
-    print("\n".join(table(results)))
-    return 0
+    return experiment(folder, size, data, bindings, _BASES.value)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(main, table, SIZES)

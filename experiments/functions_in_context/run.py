@@ -1,6 +1,6 @@
 """Functions in context: trains a transformer for each class of functions, and holds it against estimators.
 
-    python -m experiments.functions_in_context.run --functions_dir DIR
+    python -m experiments.functions_in_context.run --experiment_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_FUNCTIONS_DIR = flags.DEFINE_string("functions_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,13 +151,6 @@ def seconds(folder: Path) -> float:
     return round(total, 1)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out."""
     for name, rung in results["rungs"].items():
@@ -177,18 +169,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"linear: largest excess over Bayes {excess:.4f} ({low:.4f} to {high:.4f}) at k = {k}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _FUNCTIONS_DIR.value:
-        raise InputError("--functions_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_FUNCTIONS_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,24 +1,22 @@
 """The inner loop: a training row drawn, and the loss of answers by demonstration, early and late in training.
 
-    python -m experiments.inner_loop.run --inner_loop_dir DIR
+    python -m experiments.inner_loop.run --experiment_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_INNER_LOOP_DIR = flags.DEFINE_string("inner_loop_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,6 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     from icl.config import load_runs
     from icl.training.loop import train
     from icl.training.setup import Setup
-    from icl.training.workdir import write_whole
 
     runs: list[dict[str, Any]] = []
     for seed in size.seeds:
@@ -82,7 +79,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
             shown, losses = drawn_row(setup, workdir, (size.steps[0], size.steps[-1]))
             tokenizer, components = setup.tokenizer, setup.rows.components
     results = {"steps": list(size.steps), "components": list(components), "runs": runs}
-    write_whole(folder / "results.json", json.dumps(results) + "\n")
+    write_json(folder / "results.json", results)
     (folder / "inner_loop.png").write_bytes(draw(results, shown, losses, tokenizer))
     return results
 
@@ -149,18 +146,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:10} {step:7,}  {'':24}{shown}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _INNER_LOOP_DIR.value:
-        raise InputError("--inner_loop_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_INNER_LOOP_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,24 +1,22 @@
 """K-curves by size: trains a ladder with several seeds; asks new instances, new tasks and the battery.
 
-    python -m experiments.k_curves_by_size.run --curves_dir DIR --gin_bindings "tasks = 'TASKS/*.json*'"
+    python -m experiments.k_curves_by_size.run --experiment_dir DIR --gin_bindings "tasks = 'TASKS/*.json*'"
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_CURVES_DIR = flags.DEFINE_string("curves_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the ladder is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 TRAIN_SEEDS = {"smoke": (0, 1), "cpu": (0, 1, 2), "gpu": (0, 1, 2)}
 """Of the first weights and of the rows."""
@@ -27,6 +25,7 @@ RUNGS = {
     "cpu": ("p10k", "p30k", "p100k", "p300k", "p1m"),
     "gpu": ("p100k", "p300k", "p1m", "p3m", "p10m", "p30m"),
 }
+SIZES = {name: name for name in RUNGS}
 FAMILIES = ("cipher", "position_map", "word_label", "affine")
 BATTERY = ("arithmetic", "scrambles")
 _INSTANCES, _WORDS, _BATTERY = "new instances", "word tasks kept out", "the paper's synthetic battery"
@@ -82,7 +81,6 @@ def conclude(folder: Path, results: Sequence[Any], groups: Mapping[str, Sequence
     from icl.analysis.size_effect_figures import draw
     from icl.analysis.size_effects import chance, size_curves
     from icl.evaluation.size_figures import size_panels
-    from icl.training.workdir import write_whole
 
     curves = size_curves(results, groups)
     guessed = {
@@ -103,7 +101,7 @@ def conclude(folder: Path, results: Sequence[Any], groups: Mapping[str, Sequence
             for one in panels
         ],
     }
-    write_whole(folder / "results.json", json.dumps(found) + "\n")
+    write_json(folder / "results.json", found)
     (folder / "k_curves.png").write_bytes(draw(curves, guessed, panels))
     return found
 
@@ -119,18 +117,5 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{one['group']:30} {wording:17} {one['rung']:>6} {one['params']:>11,}  {shown}  gain {gains}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _CURVES_DIR.value:
-        raise InputError("--curves_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    found = experiment(Path(_CURVES_DIR.value), _SIZE.value, app.GIN_BINDINGS.value)
-    print("\n".join(table(found)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,6 +1,6 @@
 """Loss against compute: trains a ladder, predicts its largest rung from the smaller ones, then trains that.
 
-    python -m experiments.loss_against_compute.run --ladder_dir DIR --gin_bindings "text = ['books']"
+    python -m experiments.loss_against_compute.run --experiment_dir DIR --gin_bindings "text = ['books']"
 
 Run again, it goes on where it stopped. The prediction is written down before the largest rung begins, and
 never written again. See the README beside this file.
@@ -16,12 +16,11 @@ from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_LADDER_DIR = flags.DEFINE_string("ladder_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the ladder is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,13 +248,6 @@ def conclude(workdir: Path, unseen: range) -> dict[str, Any]:
     return results
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out."""
     yield f"{'parameters':>12} {'tokens':>12} {'FLOPs':>10} {'loss':>8}"
@@ -272,18 +264,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _LADDER_DIR.value:
-        raise InputError("--ladder_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_LADDER_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,6 +1,6 @@
 """Narrow data: an accident goes along with the label in what is learnt by fine-tuning and in the context.
 
-    python -m experiments.narrow_data.run --narrow_dir DIR
+    python -m experiments.narrow_data.run --experiment_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
@@ -14,12 +14,11 @@ from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_NARROW_DIR = flags.DEFINE_string("narrow_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 HERE = Path(__file__).parent
 AGREEMENTS = {"at50": 0.5, "at80": 0.8, "at95": 0.95, "at100": 1.0}
@@ -73,7 +72,6 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
       InputError: a setting is wrong, or a training was terminated.
     """
     from icl.analysis.narrow_figures import draw
-    from icl.training.workdir import write_whole
 
     measured = []
     for seed in size.seeds:
@@ -88,7 +86,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
             }
         )
     results = {"agreement": AGREEMENTS, "examples": list(size.examples), "runs": measured}
-    write_whole(folder / "results.json", json.dumps(results) + "\n")
+    write_json(folder / "results.json", results)
     (folder / "narrow.png").write_bytes(draw(results))
     return results
 
@@ -140,7 +138,6 @@ def tune(folder: Path, own: Sequence[str], seed: int, examples: Sequence[int]) -
     """The share of right answers after fine-tuning on N examples, by task and N; what is there is read."""
     from icl.training.fine_tuning_rows import tested_queries
     from icl.training.fine_tuning_runs import FineTuner
-    from icl.training.workdir import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, float]] = {name: {} for name in task_names()}
@@ -159,7 +156,7 @@ def tune(folder: Path, own: Sequence[str], seed: int, examples: Sequence[int]) -
                     queries = tested_queries(tuner.task(task), settings.test_queries)
                     answered = tuner.answers(params, task, [query.example for query in queries])
                     right[task] = round(float(answered.right.mean()), 4)
-                write_whole(path, json.dumps(right) + "\n")
+                write_json(path, right)
             for task, share in json.loads(path.read_text()).items():
                 found[task][str(number)] = share
     return found
@@ -194,18 +191,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{side:15} agreement {agreement:4.0%}  accident {accident:9} {shown}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _NARROW_DIR.value:
-        raise InputError("--narrow_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_NARROW_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

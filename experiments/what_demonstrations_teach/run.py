@@ -1,24 +1,22 @@
 """What demonstrations teach: labels right, random, flipped and without meaning, by size and through training.
 
-    python -m experiments.what_demonstrations_teach.run --labels_dir DIR
+    python -m experiments.what_demonstrations_teach.run --experiment_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_LABELS_DIR = flags.DEFINE_string("labels_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,13 +205,6 @@ def as_results(trained: Any) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out at the largest K: percent, and calibration errors."""
     k = str(KS[-1])
@@ -232,18 +223,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _LABELS_DIR.value:
-        raise InputError("--labels_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_LABELS_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

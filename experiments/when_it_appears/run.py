@@ -1,24 +1,22 @@
 """When it appears: K-curves and heads through training, of one layer and of two.
 
-    python -m experiments.when_it_appears.run --training_dir DIR
+    python -m experiments.when_it_appears.run --experiment_dir DIR
 
 Run again, it goes on where it stopped. See the README beside this file.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_TRAINING_DIR = flags.DEFINE_string("training_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu"], "How large the experiment is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +159,6 @@ def summary(snapshots: Sequence[Any]) -> dict[str, Any]:
     return {"best_head": [layer + 1, head + 1], "half_rise": rises, "steps": steps, "curves": curves}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out."""
     columns = [*(f"K={k}" for k in KS), "ICL score", "prefix", "copying", "rise K", "rise head"]
@@ -184,18 +175,5 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:28} {run['seed']:4} " + " ".join(f"{cell:>9}" for cell in cells)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _TRAINING_DIR.value:
-        raise InputError("--training_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_TRAINING_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -180,7 +180,7 @@ def test_the_command_on_text_measures_every_model_at_every_checkpoint(tmp_path: 
     letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ \n"), 60_000)
     (tmp_path / "text.txt").write_text("".join(letters))
     command = [sys.executable, "-m", "experiments.context_on_text.run", "--size", "smoke"]
-    command += ["--gin_bindings", f"text = ['{tmp_path / 'text.txt'}']", "--context_dir"]
+    command += ["--gin_bindings", f"text = ['{tmp_path / 'text.txt'}']", "--experiment_dir"]
     first, second = (
         subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, cwd=REPOSITORY)
         for _ in range(2)
@@ -208,7 +208,7 @@ def test_the_command_measures_every_model_at_every_checkpoint(tmp_path: Path) ->
     command = [sys.executable, "-m", "experiments.when_it_appears.run", "--size", "smoke"]
     first, second = (
         subprocess.run(
-            [*command, "--training_dir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
+            [*command, "--experiment_dir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
         )
         for _ in range(2)
     )

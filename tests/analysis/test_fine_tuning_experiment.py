@@ -45,7 +45,7 @@ def test_the_command_compares_every_task_and_goes_on_where_it_stopped(tmp_path: 
     data = write_lists(tmp_path, 60)
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "experiments.fine_tuning_against_demonstrations.run", "--size", "smoke"]
-    command += ["--comparison_dir", str(folder)]
+    command += ["--experiment_dir", str(folder)]
     command += ["--inflection", data.inflection, "--inflected", data.inflected]
     done = [subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY) for _ in range(2)]
     assert [each.returncode for each in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr[-2000:]

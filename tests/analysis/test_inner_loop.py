@@ -107,7 +107,7 @@ def test_the_figure_is_the_same_for_the_same_numbers(rows: Rows) -> None:
 @pytest.mark.timeout(600)
 def test_the_command_measures_every_step(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.inner_loop.run", "--inner_loop_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.inner_loop.run", "--experiment_dir", str(tmp_path)]
     first, second = (
         subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
         for _ in range(2)
@@ -125,4 +125,4 @@ def test_the_command_measures_every_step(tmp_path: Path) -> None:
 def test_a_missing_folder_is_one_line() -> None:
     command = [sys.executable, "-m", "experiments.inner_loop.run"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 2 and done.stderr.startswith("error: --inner_loop_dir is missing")
+    assert done.returncode == 2 and done.stderr.startswith("error: --experiment_dir is missing")

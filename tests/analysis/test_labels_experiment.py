@@ -47,13 +47,13 @@ def test_without_renamed_episodes_only_usual_names_are_trained_on() -> None:
 def test_a_missing_folder_is_one_line() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: --labels_dir is missing: expected a folder to write to"
+    assert done.stderr.strip() == "error: --experiment_dir is missing: expected a folder to write to"
 
 
 @pytest.mark.extended
 @pytest.mark.timeout(600)
 def test_the_command_trains_asks_and_draws_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    command = [*COMMAND, "--size", "smoke", "--labels_dir", str(tmp_path)]
+    command = [*COMMAND, "--size", "smoke", "--experiment_dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())

@@ -40,7 +40,7 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
 @pytest.mark.timeout(900)
 def test_the_command_adapts_the_base_model_both_ways(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.narrow_data.run", "--narrow_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.narrow_data.run", "--experiment_dir", str(tmp_path)]
     first, second = (
         subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
         for _ in range(2)

@@ -77,7 +77,7 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
 @pytest.mark.timeout(900)
 def test_the_command_trains_every_rung_with_every_seed_and_asks_them(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains and asks nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--curves_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--experiment_dir", str(tmp_path)]
     first, second = (
         subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
         for _ in range(2)
@@ -92,7 +92,7 @@ def test_the_command_trains_every_rung_with_every_seed_and_asks_them(tmp_path: P
 
 
 def test_word_tasks_that_are_not_named_are_one_line() -> None:
-    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--curves_dir", "nowhere"]
+    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--experiment_dir", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "tasks" in done.stderr
     assert not (REPOSITORY / "nowhere").exists()

@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "experiments.functions_in_context.run"]
 @pytest.mark.extended
 @pytest.mark.timeout(900)
 def test_the_command_trains_and_measures_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    command = [*COMMAND, "--size", "smoke", "--functions_dir", str(tmp_path / "run")]
+    command = [*COMMAND, "--size", "smoke", "--experiment_dir", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "run" / "results.json").read_bytes()
