@@ -38,6 +38,7 @@ from tools.readme_copy import run_readme
 
 ROOT = Path(__file__).resolve().parents[1]
 BINARIES = ("icl.train", "icl.eval", "icl.plan")
+EXPERIMENTS = "experiments."
 FOLDERS = ("docs/", "experiments/", "gin/", "icl/", "tests/", "tools/")
 HARMLESS = ("cd", "git", "huggingface-cli", "source", "tensorboard")
 
@@ -111,6 +112,11 @@ def _problem(command: Command, parsed: Mapping[tuple[str, ...], Any]) -> str:
             return flags if isinstance(flags, str) else _settings_problem(module, flags)
         case ("python", "-m", "pytest", *_):
             return ""
+        case ("python", "-m", module, *_) if module.startswith(EXPERIMENTS):
+            flags = parsed[command.words]
+            if isinstance(flags, str):
+                return flags
+            return "" if flags["experiment_dir"] else "--experiment_dir is missing"
         case ("python", "-m", module, *arguments):
             return _tool_problem(module, arguments)
         case ("python", script, *arguments) if re.fullmatch(r"tools/\w+\.py", script):
@@ -165,7 +171,9 @@ def _parse_flags(commands: Sequence[Command]) -> dict[tuple[str, ...], Any]:
     A process a binary: absl's flags are global, and two binaries have a `--rungs`.
     """
     found: dict[tuple[str, ...], Any] = {}
-    for binary in BINARIES:
+    modules = (command.words[2] for command in commands if command.words[:2] == ("python", "-m"))
+    experiments = (module for module in modules if module.startswith(EXPERIMENTS))
+    for binary in (*BINARIES, *dict.fromkeys(experiments)):
         own = [command.words for command in commands if command.words[:3] == ("python", "-m", binary)]
         if own:
             said = subprocess.run(

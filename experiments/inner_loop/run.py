@@ -43,8 +43,8 @@ SIZES = {
     "cpu": Size("cpu.gin", (0, 1), (100, 300, 600, 1000, 3000), 1024, 17),
     "gpu": Size("gpu.gin", (0, 1, 2), (500, 1000, 2000, 5000, 20_000), 4096, 64),
 }
-_SEGMENTS, _SOUGHT = 3, 1000
-"""The row that is drawn is the first unseen one with so many, among so many; else the first."""
+_TASKS, _SOUGHT = 3, 1000
+"""The row that is drawn is the first unseen one of so many tasks, among so many rows; else the first."""
 
 
 def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def measure_run(setup: Any, workdir: Path, size: Size) -> dict[str, Any]:
 
 
 def drawn_row(setup: Any, workdir: Path, steps: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    """The first unseen training row of several segments, and its losses at some steps."""
+    """The first unseen training row of several tasks, and its losses at some steps."""
     import jax
     import numpy as np
 
@@ -123,7 +123,7 @@ def drawn_row(setup: Any, workdir: Path, steps: Sequence[int]) -> tuple[Any, dic
 
     first = setup.run.ramp.first_row(setup.run.train.steps)
     unseen = (setup.rows[first + i] for i in range(_SOUGHT))
-    row = next((row for row in unseen if np.max(row.segments_BT) >= _SEGMENTS), setup.rows[first])
+    row = next((row for row in unseen if len(set(row.tasks_BT) - {-1}) >= _TASKS), setup.rows[first])
     batch = jax.tree.map(lambda x_T: np.asarray(x_T)[None], row)
     losses = {}
     for step in steps:

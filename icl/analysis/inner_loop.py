@@ -91,7 +91,7 @@ def draw(results: Mapping[str, Any], row: Batch, losses: Mapping[str, Any], toke
         _draw_tasks(right, results)
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=5)
-        right.legend(loc="upper right")
+        right.legend(loc="upper right", bbox_to_anchor=(1.0, 0.92))
         return png(figure)
 
 
