@@ -58,6 +58,7 @@ expected. `icl.interop.lm_eval` takes the flags of the evaluation harness (extra
 | `icl.model` | the transformer, attention and its kernels, KV cache, decoding |
 | `icl.parallel` | device mesh, sharding rules, several hosts |
 | `icl.training` | optimizer, loss, step, loop, checkpoints, metrics |
+| `icl.functions` | prompts of real numbers, a transformer over them, what it is held against |
 | `icl.evaluation` | prompts, scoring, metrics, statistics, contamination, report |
 | `icl.planner` | what a step needs of devices that are not there |
 | `icl.interop` | models and weights of other software |

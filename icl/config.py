@@ -13,7 +13,7 @@ import difflib
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,14 +22,18 @@ import gin.config_parser as config_parser
 from icl.data.config import DataConfig
 from icl.errors import InputError, check_types
 from icl.evaluation.config import EvalConfig
+from icl.functions.config import FunctionConfig, FunctionRun
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
+from icl.start import find_start, started_model
 from icl.tasks import FAMILIES, family_class
 from icl.tracking.config import TrackingConfig
-from icl.training.config import RunConfig, TrainConfig
+from icl.training.config import Run, RunConfig, TrainConfig
+from icl.training.fine_tuning import FineTuneConfig
 from icl.training.optimizer import OptimizerConfig
 
 _Settings = TypeVar("_Settings")
+_Loaded = TypeVar("_Loaded", bound=Run)
 
 _PACKAGE = Path(__file__).parent
 _GIN_FOLDER = next(folder for folder in (_PACKAGE / "gin", _PACKAGE.parent / "gin") if folder.is_dir())
@@ -77,14 +81,14 @@ def load_runs(
     Raises:
       InputError: names the file, the line and the binding, and what was expected.
     """
-    parsed = _parse(gin_files, bindings)
-    ladder = parsed.build(Ladder, [""])
-    for rung in rungs or ():
-        if rung not in ladder.rungs:
-            raise InputError(f"rung {rung!r}: expected one of Ladder.rungs = {ladder.rungs!r}")
-    runs = {rung: _load_run(parsed, rung) for rung in ladder.rungs or ("",)}
-    parsed.check_scopes(ladder.rungs, {_scope(entry) for run in runs.values() for entry in run.families})
-    return [runs[rung] for rung in rungs or runs]
+    return _load_rungs(_parse(gin_files, bindings), rungs, _load_run)
+
+
+def load_function_runs(
+    gin_files: Sequence[str], bindings: Sequence[str] = (), rungs: Sequence[str] | None = None
+) -> list[FunctionRun]:
+    """The training runs on functions (`icl.functions`) that gin files describe; all else as `load_runs`."""
+    return _load_rungs(_parse(gin_files, bindings), rungs, _load_function_run)
 
 
 def load_eval(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> "EvalRun":
@@ -106,12 +110,16 @@ def load_eval(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> "EvalRu
     return EvalRun(parsed.build(EvalConfig, [""]), overrides, mesh, tracking)
 
 
-def config_text(run: RunConfig) -> str:
+def config_text(run: Run) -> str:
     """Every setting of a run as gin text; loading it gives the same run again."""
     lines = ["# Every setting of this run, defaults included."]
     if run.rung:
         lines += ["", f"Ladder.rungs = ({run.rung!r},)"]
-    parts = [("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh, run.tracking)]
+    parts: list[tuple[str, Any]] = [
+        ("", part) for part in (run.model, run.data, run.optimizer, run.train, run.mesh, run.tracking)
+    ]
+    if run.fine_tune != FineTuneConfig():
+        parts.append(("", run.fine_tune))
     parts += [(_scope(entry), family) for entry, family in run.families.items()]
     for scope, part in parts:
         name = "/".join(filter(None, (scope, type(part).__name__)))
@@ -150,6 +158,18 @@ def _near(name: str) -> str:
     return f"; near: {', '.join(repr(str(known)) for known in near)}" if near else ""
 
 
+def _load_rungs(
+    parsed: "_Bindings", rungs: Sequence[str] | None, load: Callable[["_Bindings", str], _Loaded]
+) -> list[_Loaded]:
+    ladder = parsed.build(Ladder, [""])
+    for rung in rungs or ():
+        if rung not in ladder.rungs:
+            raise InputError(f"rung {rung!r}: expected one of Ladder.rungs = {ladder.rungs!r}")
+    runs = {rung: load(parsed, rung) for rung in ladder.rungs or ("",)}
+    parsed.check_scopes(ladder.rungs, {_scope(entry) for run in runs.values() for entry in run.families})
+    return [runs[rung] for rung in rungs or runs]
+
+
 def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
     scopes = ["", rung] if rung else [""]
     data = parsed.build(DataConfig, scopes)
@@ -158,21 +178,41 @@ def _load_run(parsed: "_Bindings", rung: str) -> RunConfig:
         scope = _scope(entry)
         inner = [scope, f"{rung}/{scope}" if rung else scope] if scope else []
         families[entry] = parsed.build(_family_class(entry, parsed, scopes), [*scopes, *inner])
-    parts: dict[str, Any] = {
-        "model": parsed.build(ModelConfig, scopes),
+    fine_tune = parsed.build(FineTuneConfig, scopes)
+    with parsed.blame(scopes):
+        start = find_start(fine_tune.checkpoint) if fine_tune.checkpoint else None
+        started = started_model(start, parsed.values(ModelConfig, scopes)) if start else None
+    parts = _parts(parsed, scopes, started)
+    with parsed.blame(scopes):
+        run = RunConfig(data=data, families=families, rung=rung, fine_tune=fine_tune, start=start, **parts)
+    return dataclasses.replace(run, config_text=config_text(run))
+
+
+def _load_function_run(parsed: "_Bindings", rung: str) -> FunctionRun:
+    scopes = ["", rung] if rung else [""]
+    data, parts = parsed.build(FunctionConfig, scopes), _parts(parsed, scopes)
+    with parsed.blame(scopes):
+        run = FunctionRun(data=data, rung=rung, **parts)
+    return dataclasses.replace(run, config_text=config_text(run))
+
+
+def _parts(parsed: "_Bindings", scopes: Sequence[str], model: ModelConfig | None = None) -> dict[str, Any]:
+    """What every run has, whatever it learns from."""
+    return {
+        "model": model or parsed.build(ModelConfig, scopes),
         "optimizer": parsed.build(OptimizerConfig, scopes),
         "train": parsed.build(TrainConfig, scopes),
         "mesh": parsed.build(MeshConfig, scopes),
         "tracking": parsed.build(TrackingConfig, scopes),
     }
-    with parsed.blame(scopes):
-        run = RunConfig(data=data, families=families, rung=rung, **parts)
-    return dataclasses.replace(run, config_text=config_text(run))
 
 
 _RUNG_CLASSES = {
     cls.__name__: cls
-    for cls in (ModelConfig, DataConfig, OptimizerConfig, TrainConfig, MeshConfig, TrackingConfig)
+    for cls in (
+        *(ModelConfig, DataConfig, FunctionConfig, FineTuneConfig),
+        *(OptimizerConfig, TrainConfig, MeshConfig, TrackingConfig),
+    )
 }
 
 

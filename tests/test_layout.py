@@ -20,6 +20,7 @@ ALLOWED = {
     "parallel": {"errors"},
     "model": {"errors", "parallel"},
     "training": {"errors", "tasks", "data", "parallel", "model", "figure_style", "progress", "tracking"},
+    "functions": {"errors", "data", "parallel", "model", "training", "figure_style", "tracking"},
     "interop.huggingface": {"errors", "data", "model", "progress", "training"},
     "evaluation": {
         "errors",

@@ -1,6 +1,7 @@
 """The notebooks run top to bottom, with smaller settings than their own, and show what they say.
 
-`tools/run_notebooks.py` runs them with their own settings.
+Two of them only when asked for: `bash tools/test.sh -m extended`. `tools/run_notebooks.py` runs them with
+their own settings.
 """
 
 import base64
@@ -63,7 +64,7 @@ def test_first_steps_go_from_nothing_to_a_k_curve(tmp_path: Path) -> None:
         assert (f"{record.prompt}[{record.prediction}]" in text) == (record.k in (0, 2, 8))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_file_is_learnt_in_the_weights_and_a_family_in_the_context(tmp_path: Path) -> None:
     notebook = ran("your_own_task", tmp_path, STEPS=120, **FEW)
     assert len(figures(notebook)) == 1
@@ -72,7 +73,7 @@ def test_a_file_is_learnt_in_the_weights_and_a_family_in_the_context(tmp_path: P
     assert all(claim.holds for claim in claims), claims
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_k_curve_is_read_down_to_its_records(tmp_path: Path) -> None:
     notebook = ran("read_a_k_curve", tmp_path, STEPS=130, QUERIES=16, SEEDS=2)
     assert len(figures(notebook)) == 2  # K-curves, conditions

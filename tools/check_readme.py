@@ -193,6 +193,8 @@ def _settings_problem(binary: str, flags: Mapping[str, Any]) -> str:
             if binary == "icl.plan" and not missing:
                 parse_topology(flags["topology"])
     except InputError as error:
+        if str(error).startswith("FineTuneConfig.checkpoint: checkpoint") and "does not exist" in str(error):
+            return ""  # read last, and the reader's own
         return str(error)
     return f"--{missing[0]} is missing" if missing else ""
 

@@ -1,6 +1,6 @@
 """Which data makes in-context learning appear: sweeps of small runs, measured on the way.
 
-    python -m experiments.data_that_makes_it_appear.run --sweep_dir DIR
+    python -m experiments.data_that_makes_it_appear.run --experiment_dir DIR
 
 Run again, it goes on with the runs that are missing. See the README beside this file.
 """
@@ -13,15 +13,14 @@ from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_SWEEP_DIR = flags.DEFINE_string("sweep_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is.")
 _STUDIES = flags.DEFINE_list(
     "studies", [], "Train the runs of these studies only, as one of several processes on one folder."
 )
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,15 +301,11 @@ def figure(studies: Mapping[str, Mapping[str, Sequence[tuple[int, Any]]]]) -> by
     return draw(panels)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say what came out: scores at the end, each training seed's."""
+    if not results:
+        yield "runs of other studies are missing: no results yet"
+        return
     for study, conditions in results["studies"].items():
         for name, runs in conditions.items():
             scores = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
@@ -321,18 +316,10 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"{study:15} {name:14} {'; '.join(cells)}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _SWEEP_DIR.value:
-        raise InputError("--sweep_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_SWEEP_DIR.value), SIZES[_SIZE.value], _STUDIES.value, app.GIN_BINDINGS.value)
-    print("\n".join(table(results)) if results else "runs of other studies are missing: no results yet")
-    return 0
+def main(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, Any]:
+    """The experiment with the studies of the flags."""
+    return experiment(folder, size, _STUDIES.value, bindings)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(main, table, SIZES)

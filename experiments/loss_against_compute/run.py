@@ -1,6 +1,6 @@
 """Loss against compute: trains a ladder, predicts its largest rung from the smaller ones, then trains that.
 
-    python -m experiments.loss_against_compute.run --ladder_dir DIR --gin_bindings "text = ['books']"
+    python -m experiments.loss_against_compute.run --experiment_dir DIR --gin_bindings "text = ['books']"
 
 Run again, it goes on where it stopped. The prediction is written down before the largest rung begins, and
 never written again. See the README beside this file.
@@ -8,6 +8,7 @@ never written again. See the README beside this file.
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,11 @@ from typing import Any
 
 from absl import flags
 
-from icl import app
+from icl import experiment_command
 from icl.errors import InputError
+from icl.experiment_command import write_json
 
-_LADDER_DIR = flags.DEFINE_string("ladder_dir", None, "Folder that everything is written to.")
-_SIZE = flags.DEFINE_enum("size", "cpu", ["smoke", "cpu", "gpu"], "How large the ladder is.")
-flags.adopt_module_key_flags(app)
+flags.adopt_module_key_flags(experiment_command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,9 @@ SIZES = {
     "smoke": Size("smoke.gin", ("w8", "w12", "w16"), (8192, 16_384, 32_768), "w24", 65_536, 64),
     "cpu": Size(
         "ladder.gin",
-        ("p10k", "p30k", "p100k", "p300k"),
+        ("p10k", "p30k", "p55k", "p100k"),
         (300_000, 600_000, 1_200_000, 2_400_000),
-        "p1m",
+        "p300k",
         4_800_000,
         512,
     ),
@@ -115,17 +115,11 @@ def load(size: Size, rungs: Sequence[str], tokens: int, bindings: Sequence[str])
 
 def unseen_rows(size: Size, target: Any) -> range:
     """The rows after the longest run, once it is sure that the text is long enough for them to be unique."""
+    from icl.analysis.text_loss import rows_after
     from icl.training.setup import Setup
 
     first = max(target.tokens(target.train.steps), max(size.tokens)) // target.data.row_length + 1
-    rows = range(first, first + size.unseen_rows)
-    for name, usage in Setup(target).rows.usage(rows.stop).items():
-        if usage.size is not None and usage.used > usage.size:
-            raise InputError(
-                f"DataConfig.corpora {name!r}: has {usage.size:,} tokens; the longest run and the rows that"
-                f" all are measured on need {usage.used:,.0f}"
-            )
-    return rows
+    return rows_after(Setup(target), first, size.unseen_rows)
 
 
 def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> dict[str, Any]:
@@ -145,13 +139,13 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
     whole, flops = model.num_params(setup.model), tokens * setup.flops_per_token()
     with_all = [dataclasses.replace(point, params=counts[point.name]) for point in points]
     by_product = [dataclasses.replace(point, flops=0.0) for point in points]
-    chinchilla = laws.fit_chinchilla_law(points)
+    earlier = one_rung_earlier(points)
+    chosen = min(earlier, key=lambda form: abs(earlier[form]["error"]), default="chinchilla")
+    law = fit(chosen, points)
+    (other,) = {"chinchilla", "kaplan"} - {chosen}
     beside = {
-        "chinchilla, all parameters": (
-            laws.fit_chinchilla_law(with_all),
-            {"params": whole, "tokens": tokens},
-        ),
-        "kaplan": (laws.fit_kaplan_law(points), {"params": params, "tokens": tokens}),
+        f"{chosen}, all parameters": (fit(chosen, with_all), {"params": whole, "tokens": tokens}),
+        other: (fit(other, points), {"params": params, "tokens": tokens}),
         "compute": (laws.fit_compute_law(points, irreducible=False), {"flops": flops}),
         "compute as 6 N D": (
             laws.fit_compute_law(by_product, irreducible=False),
@@ -161,30 +155,53 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
     return {
         "written": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "target": {"params": params, "tokens": tokens, "flops": flops, "all_params": whole},
-        "prediction": dataclasses.asdict(chinchilla.predict(params=params, tokens=tokens)),
-        "one_rung_earlier": one_rung_earlier(points),
-        "laws": {"chinchilla": law_as_json(chinchilla)}
+        "form": chosen,
+        "extrapolated": dataclasses.asdict(law.predict(params=params, tokens=tokens)),
+        "prediction": corrected(law.predict(params=params, tokens=tokens), earlier.get(chosen)),
+        "one_rung_earlier": earlier,
+        "laws": {chosen: law_as_json(law)}
         | {name: law_as_json(law) | {"predicts": dataclasses.asdict(law.predict(**at))}
            for name, (law, at) in beside.items()},
         "points": [dataclasses.asdict(point) | {"all_params": counts[point.name]} for point in points],
     }  # fmt: skip
 
 
-def one_rung_earlier(points: Sequence[Any]) -> dict[str, Any] | None:
-    """The same prediction one rung below: of the largest run, from the smaller models on fewer tokens.
+def fit(form: str, points: Sequence[Any]) -> Any:
+    """L(N, D) in the form of Hoffmann et al. ("chinchilla") or of Kaplan et al. ("kaplan")."""
+    from icl.analysis import scaling_laws as laws
 
-    None where those are fewer than three, which do not determine a law.
+    return {"chinchilla": laws.fit_chinchilla_law, "kaplan": laws.fit_kaplan_law}[form](points)
+
+
+def one_rung_earlier(points: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """The same prediction one rung below, by form: of the largest run, from smaller models on fewer tokens.
+
+    What it says of the forms is known before the target is trained, and decides between them. Nothing where
+    those are fewer than three sizes or numbers of tokens, which do not determine a law.
     """
-    from icl.analysis.scaling_laws import fit_chinchilla_law
-
     if min(len({point.params for point in points}), len({point.tokens for point in points})) < 4:
-        return None
+        return {}
     params, tokens = max(point.params for point in points), max(point.tokens for point in points)
     (last,) = (point for point in points if (point.params, point.tokens) == (params, tokens))
-    fitted = fit_chinchilla_law(
-        [point for point in points if point.params < params and point.tokens < tokens]
-    )
-    return outcome(dataclasses.asdict(fitted.predict(params=params, tokens=tokens)), last.loss)
+    before = [point for point in points if point.params < params and point.tokens < tokens]
+    return {
+        form: outcome(dataclasses.asdict(fit(form, before).predict(params=params, tokens=tokens)), last.loss)
+        for form in ("chinchilla", "kaplan")
+    }
+
+
+def corrected(predicted: Any, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A prediction less the relative error that the same extrapolation had one rung earlier, as far as known.
+
+    The correction counts as being as uncertain as it is large, beside the interval of the law.
+    """
+    found = dataclasses.asdict(predicted)
+    if earlier is None:
+        return found
+    error = earlier["error"]
+    loss = predicted.loss / (1 + error)
+    below, above = (math.hypot(end / predicted.loss - 1, error) for end in (predicted.low, predicted.high))
+    return found | {"loss": loss, "low": loss * (1 - below), "high": loss * (1 + above)}
 
 
 def law_as_json(law: Any) -> dict[str, Any]:
@@ -226,16 +243,9 @@ def conclude(workdir: Path, unseen: range) -> dict[str, Any]:
         measured=largest.loss,
     )
     curves = [read_curve(folder) for folder in find_runs([workdir])]
-    law, compute_law = laws.fit_chinchilla_law(points), laws.fit_compute_law(points, irreducible=False)
+    law, compute_law = fit(found["form"], points), laws.fit_compute_law(points, irreducible=False)
     (workdir / "loss.png").write_bytes(draw(points, curves, law, compute_law, target, "loss (nats per byte)"))
     return results
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole, or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
@@ -244,29 +254,15 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     points = sorted(results["points"], key=lambda point: (point["params"], point["tokens"]))
     for point in (*points, results["target"] | {"loss": results["prediction"]["measured"]}):
         yield f"{point['params']:12,} {point['tokens']:12,} {point['flops']:10.3g} {point['loss']:8.4f}"
-    for name, one in (
-        ("largest rung", results["prediction"]),
-        ("one rung earlier", results["one_rung_earlier"]),
-    ):
-        if one:
-            yield (
-                f"{name}: predicted {one['loss']:.4f} [{one['low']:.4f}, {one['high']:.4f}], measured"
-                f" {one['measured']:.4f}: error {one['error']:+.2%}, naive guess {one['naive_error']:+.2%}"
-            )
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment of the flags."""
-    del argv
-    if not _LADDER_DIR.value:
-        raise InputError("--ladder_dir is missing: expected a folder to write to")
-    from icl.compilation_cache import use_compilation_cache
-
-    use_compilation_cache()
-    results = experiment(Path(_LADDER_DIR.value), SIZES[_SIZE.value], app.GIN_BINDINGS.value)
-    print("\n".join(table(results)))
-    return 0
+    earlier = {f"one rung earlier, {form}": one for form, one in results["one_rung_earlier"].items()}
+    extrapolated = outcome(results["extrapolated"], results["prediction"]["measured"])
+    last = {f"largest rung, {results['form']}": extrapolated, "the same, corrected": results["prediction"]}
+    for name, one in {**earlier, **last}.items():
+        yield (
+            f"{name}: predicted {one['loss']:.4f} [{one['low']:.4f}, {one['high']:.4f}], measured"
+            f" {one['measured']:.4f}: error {one['error']:+.2%}, naive guess {one['naive_error']:+.2%}"
+        )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    experiment_command.run(experiment, table, SIZES)

@@ -1,4 +1,4 @@
-"""When in-context learning appears: the K-curve and the heads' scores at every checkpoint of a run.
+"""When in-context learning appears: K-curve or loss by position, and the heads' scores, at every checkpoint.
 
 Shapes: L layers, B rows, T positions, H heads, K demonstrations before an answer.
 """
@@ -32,11 +32,12 @@ class Probe:
     """What every checkpoint is measured on, the same for all.
 
     Attributes:
-      rows: Held-out episodes, one a row.
+      rows: Held-out episodes, one a row; or unseen text, a document or a piece of a stream a row.
       repeated: What the heads are scored on.
-      num_examples: Up to how many demonstrations to report, that number excluded.
+      num_examples: Up to how many demonstrations to report, that number excluded; 0 for text.
       late: The later token of the in-context-learning score, counted from 1.
       early: The earlier one.
+      around: How many tokens on each side of either are averaged with it.
     """
 
     rows: Batch
@@ -44,6 +45,7 @@ class Probe:
     num_examples: int
     late: int
     early: int
+    around: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Snapshot:
       prefix_matching: By layer and head, 0..1.
       copying: By layer and head, -1..1.
       previous_token: By layer and head, 0..1; on the probe's repeated tokens.
+      position_loss: Mean loss of the 1st token, the 2nd, the 3rd and 4th, the 5th to 8th, ..., in nats.
     """
 
     step: int
@@ -69,6 +72,7 @@ class Snapshot:
     prefix_matching: list[list[float]]
     copying: list[list[float]]
     previous_token: list[list[float]]
+    position_loss: list[float] = dataclasses.field(default_factory=list)
 
     def best_head(self) -> tuple[int, int]:
         """The head that matches prefixes best, as (layer, head)."""
@@ -100,9 +104,9 @@ def measure(workdir: Path, step: int, probe: Probe) -> Snapshot:
     params, description = restore_params(workdir, step)
     config, rows = description.model, probe.rows
     scores = jax.device_get(token_scores(config, params, rows))
-    loss_T = loss_by_position(
+    loss_T, number_T = loss_by_position(
         scores.cross_entropy_BT, rows.positions_BT, rows.weights_BT, np.asarray(rows.inputs_BT).shape[1]
-    ).mean
+    )
     exact = exact_by_demonstration(scores.best_BT, rows.targets_BT, rows.examples_BT, probe.num_examples)
     loss = loss_by_demonstration(scores.cross_entropy_BT, rows.examples_BT, probe.num_examples)
     heads = head_scores(config, params, probe.repeated)
@@ -111,11 +115,27 @@ def measure(workdir: Path, step: int, probe: Probe) -> Snapshot:
         tokens=description.tokens,
         exact_match=_rounded(exact.mean),
         loss=_rounded(loss.mean),
-        in_context_learning=_rounded(in_context_learning_score(loss_T, late=probe.late, early=probe.early)),
+        in_context_learning=_rounded(
+            in_context_learning_score(loss_T, late=probe.late, early=probe.early, around=probe.around)
+        ),
         prefix_matching=_rounded(heads.prefix_matching),
         copying=_rounded(heads.copying),
         previous_token=_rounded(heads.previous_token),
+        position_loss=_rounded(_by_doubling(loss_T, number_T)),
     )
+
+
+def _by_doubling(loss_T: np.ndarray, number_T: np.ndarray) -> np.ndarray:
+    """The mean over the tokens of each part of a context; NaN where a part has none."""
+    starts = [0, *doublings(len(loss_T))]
+    total_P = np.add.reduceat(np.where(number_T > 0, loss_T, 0.0) * number_T, starts)
+    with np.errstate(invalid="ignore"):
+        return total_P / np.add.reduceat(number_T, starts)
+
+
+def doublings(length: int) -> list[int]:
+    """Where the parts begin that a context of `length` tokens is cut into, each as long as all before it."""
+    return [2**i for i in range((length - 1).bit_length())]
 
 
 def half_rise(
@@ -171,5 +191,5 @@ def read_snapshots(path: Path) -> list[Snapshot]:
 
 
 def _rounded(values: Any) -> Any:
-    """Plain numbers of four digits after the point."""
-    return np.round(np.asarray(values, np.float64), 4).tolist()
+    """Plain numbers of three digits after the point."""
+    return np.round(np.asarray(values, np.float64), 3).tolist()

@@ -21,10 +21,30 @@ from icl.errors import InputError
 from icl.model.config import ModelConfig
 from icl.training.checkpoints import restore_params
 from icl.training.description import Description
+from icl.training.setup import Setup
 from icl.training.step import score
 
 _ROWS = 32
 """Read at once."""
+
+
+def rows_after(setup: Setup, row: int, number: int) -> range:
+    """Rows of a run's stream from one that it does not reach on, all of them text that comes once.
+
+    Raises:
+      InputError: the run reaches the first of them, or the text is too short.
+    """
+    seen = setup.run.ramp.first_row(setup.run.train.steps)
+    if row < seen:
+        raise InputError(f"row {row:,}: the run reads {seen:,} rows; expected a row from there on")
+    rows = range(row, row + number)
+    for name, usage in setup.rows.usage(rows.stop).items():
+        if usage.size is not None and usage.used > usage.size:
+            raise InputError(
+                f"DataConfig.corpora {name!r}: has {usage.size:,} tokens; the longest run and the rows that"
+                f" all are measured on need {usage.used:,.0f}"
+            )
+    return rows
 
 
 class TextLoss(NamedTuple):

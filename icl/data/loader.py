@@ -7,6 +7,7 @@ at another step; no iterator state is kept.
 
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -15,14 +16,23 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from icl.data.batch import Batch
 from icl.data.ramp import Ramp, make_ramp
-from icl.data.rows import Rows
 from icl.errors import InputError
+
+
+class Addressed(Protocol):
+    """Rows by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Batch:
+        """Arrays [row_length]."""
+        ...
 
 
 class _HostBatches:
     """Random access by step to a host's rows of every batch."""
 
-    def __init__(self, rows: Rows, ramp: Ramp, held: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, rows: Addressed, ramp: Ramp, held: Mapping[int, Sequence[int]]) -> None:
         self._rows = rows
         self._ramp = ramp
         self._held = held
@@ -63,7 +73,7 @@ def host_rows(sharding: NamedSharding, batch_rows: int) -> tuple[int, ...]:
 
 
 def batches(
-    rows: Rows,
+    rows: Addressed,
     batch_rows: int | Ramp,
     start_step: int = 0,
     *,

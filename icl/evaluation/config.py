@@ -47,8 +47,8 @@ class EvalConfig:
     by name or wildcard, other values of these and of how answers come about: {'winograd': {'ks': (0, 1, 7)}}.
 
     `conditions` change the labels of the demonstrations (`icl.evaluation.conditions`), `orders` is the number
-    of orders in which the same demonstrations stand, `templates` names formats of the prompt
-    (`icl.evaluation.formats`); "default" is the task's own.
+    of orders in which the same demonstrations stand (those of a fixed set are the same for all queries),
+    `templates` names formats of the prompt (`icl.evaluation.formats`); "default" is the task's own.
 
     A query with options is answered by the likeliest of them, `generated` text, or `both`; `option_rules` are
     ways to compare options beside those that cost nothing. Text is generated greedily, by beam search where

@@ -33,11 +33,24 @@ def read_evaluation(folder: str | Path) -> Evaluation:
       InputError: the folder holds no finished evaluation, or one of its files is damaged.
     """
     path = Path(folder) / RESULTS
+    if not path.exists():
+        raise InputError(f"{folder}: has no {RESULTS}; expected the folder of a finished evaluation")
+    records = read_all_records(folder)
+    return Evaluation(read_results(path), records)
+
+
+def read_all_records(folder: str | Path) -> list[Record]:
+    """Every record of an evaluation's folder, also where it holds records only.
+
+    Raises:
+      InputError: the folder holds none, or a damaged one.
+    """
     shards = sorted((Path(folder) / RECORDS).glob("*.jsonl.gz"))
-    if not path.exists() or not shards:
-        missing = f"{RECORDS}/*.jsonl.gz" if path.exists() else RESULTS
-        raise InputError(f"{folder}: has no {missing}; expected the folder of a finished evaluation")
-    return Evaluation(read_results(path), [record for shard in shards for record in read_records(shard)])
+    if not shards:
+        raise InputError(
+            f"{folder}: has no {RECORDS}/*.jsonl.gz; expected the folder of a finished evaluation"
+        )
+    return [record for shard in shards for record in read_records(shard)]
 
 
 def trace(result: Result, records: Iterable[Record]) -> list[Scored]:

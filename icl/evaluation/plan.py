@@ -14,7 +14,7 @@ from icl.data.keys import digest, generator
 from icl.data.tokenizer import Tokenizer
 from icl.errors import InputError
 from icl.evaluation.conditions import is_defined, relabel
-from icl.evaluation.config import Condition, EvalConfig
+from icl.evaluation.config import Condition, Demonstrations, EvalConfig
 from icl.evaluation.demonstrations import draw
 from icl.evaluation.formats import channel, channel_template, content_free, template_of, worded
 from icl.evaluation.prompts import (
@@ -64,7 +64,8 @@ class Trial:
 
     def shown(self, k: int) -> tuple[Example, ...]:
         """The demonstrations for K = k, as many as fit, in their order."""
-        return in_order(self.demonstrations[: min(k, self.max_k)], self.query, self.seed, self.order)
+        shown = self.demonstrations[: min(k, self.max_k)]
+        return in_order(shown, self.query, self.seed, self.order, self.settings.demonstrations)
 
     def prompt(self, k: int) -> str:
         """The text before the answer, with at most k demonstrations."""
@@ -128,11 +129,17 @@ class Trial:
         return any(example.input == self.query.example.input for example in self.shown(k))
 
 
-def in_order(shown: tuple[Example, ...], query: Query, seed: int, order: int) -> tuple[Example, ...]:
-    """Demonstrations in one of their orders: 0 as drawn, others at random, decided by (task, seed, query)."""
+def in_order(
+    shown: tuple[Example, ...], query: Query, seed: int, order: int, demonstrations: Demonstrations
+) -> tuple[Example, ...]:
+    """Demonstrations in one of their orders: 0 as drawn, others at random, decided by (task, seed, query).
+
+    A fixed set has the same orders for all queries of its instance, so that orders can be told apart.
+    """
     if not order or len(shown) < 2:
         return shown
-    rng = generator("order", query.instance.task, query.name, seed, order, len(shown))
+    drawn_for = query.name if demonstrations == "per_query" else query.instance.name
+    rng = generator("order", query.instance.task, drawn_for, seed, order, len(shown))
     return tuple(shown[i] for i in rng.permutation(len(shown)))
 
 
@@ -368,5 +375,5 @@ def rebuild_prompt(record: Record, task: Task) -> str:
     labels = () if record.condition == "gold" else task.labels()
     variant = _variant(task, query, drawn, labels, record.seed, record.condition, record.template)
     instruction = query.instance.instruction if record.instruction else None
-    shown = in_order(variant.shown, query, record.seed, record.order)
+    shown = in_order(variant.shown, query, record.seed, record.order, record.demonstrations)
     return prompt_text(variant.template, instruction, shown, without_start(variant.query, record.lost))

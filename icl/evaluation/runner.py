@@ -89,6 +89,7 @@ def evaluate(
     step: int | None = None,
     mesh: MeshConfig | None = None,
     tracking: TrackingConfig = _TENSORBOARD,
+    records_only: bool = False,
 ) -> list[Result]:
     """Evaluates checkpoints and writes records, `results.jsonl`, figures, `report.html` and `tensorboard/`.
 
@@ -102,9 +103,10 @@ def evaluate(
       mesh: How devices divide parameters and requests; by default all on the first device, and on several
         hosts each device its part of the requests.
       tracking: Where else scores, figures and sample prompts are shown.
+      records_only: Write records and nothing made from them, as for the many checkpoints of a training.
 
     Returns:
-      The results; none on any host but the first, which writes them.
+      The results; none where they are not made, nor on any host but the first, which writes them.
 
     Raises:
       InputError: bad settings, tasks or checkpoints, a folder that holds another evaluation, or Weights &
@@ -129,7 +131,7 @@ def evaluate(
                 if is_first:
                     write_file(output_dir / MANIFEST, manifest)
                     write_lines(shard.path, records)
-    return _written(assignments, config, output_dir, tracking) if is_first else []
+    return _written(assignments, config, output_dir, tracking) if is_first and not records_only else []
 
 
 def _agreed(missing: Sequence[Shard], shards: Sequence[Shard]) -> list[Shard]:

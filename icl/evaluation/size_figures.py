@@ -106,8 +106,8 @@ def size_panel_svg(one: BySize) -> str:
     """One panel as an SVG element to stand in HTML."""
     with look():
         figure, axes = panel()
-        _draw(axes, one)
-        axes.legend(handles=_handles(one), loc="upper left", fontsize=7)
+        draw_by_size(axes, one)
+        axes.legend(handles=size_handles(one), loc="upper left", fontsize=7)
         return svg(figure)
 
 
@@ -119,9 +119,9 @@ def write_by_size(folder: Path, panels: Sequence[BySize]) -> None:
         size = (PANEL_INCHES[0] * len(panels), PANEL_INCHES[1] + 0.6)
         figure = Figure(figsize=size, layout="constrained")
         for axes, one in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            _draw(axes, one)
+            draw_by_size(axes, one)
             axes.set_title(one.title, color=INK)
-        widest = max((_handles(one) for one in panels), key=len)
+        widest = max((size_handles(one) for one in panels), key=len)
         figure.legend(handles=widest, loc="outside lower center", ncols=3)
         write_file(folder / "by_size.png", png(figure))
 
@@ -162,7 +162,8 @@ def _by_size(
     )
 
 
-def _draw(axes: Axes, one: BySize) -> None:
+def draw_by_size(axes: Axes, one: BySize) -> None:
+    """Draws one panel: our scores solid, a mean over checkpoints of one size, the published ones dashed."""
     for setting in SETTINGS:
         color = COLORS[setting]
         if one.published:
@@ -212,7 +213,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _handles(one: BySize) -> list[Line2D]:
+def size_handles(one: BySize) -> list[Line2D]:
     """Signs of ours, then of the published."""
     fews = f" (K = {one.ks})" if one.ks else ""
     names = {"zero": "zero-shot", "one": "one-shot", "few": f"few-shot{fews}"}

@@ -63,6 +63,15 @@ def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
     if config.vocab_size < 1:
         raise InputError("ModelConfig.vocab_size = 0: expected the size of the tokenizer's vocabulary")
     embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
+    params = {"embedding": Embedding(config).init(embed_key)["params"]}
+    params |= boxed_layers(config, layer_key, norm_key)
+    if not config.tied_head:
+        params["head"] = Head(config).init(head_key)["params"]
+    return params
+
+
+def boxed_layers(config: ModelConfig, layer_key: jax.Array, norm_key: jax.Array) -> Params:
+    """The stacked layers and the norm after them, boxed with their logical axes; no table or head."""
     x_BTD = jnp.zeros((1, 1, config.embed_dim), jnp.dtype(config.compute_dtype))
     zeros_BT = jnp.zeros((1, 1), jnp.int32)
     context = make_context(config, Span(zeros_BT, zeros_BT))
@@ -71,19 +80,16 @@ def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
         return Block(config).init(layer_key, x_BTD, context)["params"]
 
     stacked = jax.vmap(layer)(jax.random.split(layer_key, config.num_layers))
-    params = {
-        "embedding": Embedding(config).init(embed_key)["params"],
+    return {
         "layers": jax.tree.map(
-            lambda box: box.add_axis(0, {nn.PARTITION_NAME: "layers"}), stacked, is_leaf=_is_box
+            lambda box: box.add_axis(0, {nn.PARTITION_NAME: "layers"}), stacked, is_leaf=is_box
         ),
         "final_norm": Norm(config).init(norm_key, x_BTD)["params"],
     }
-    if not config.tied_head:
-        params["head"] = Head(config).init(head_key)["params"]
-    return params
 
 
-def _is_box(x: Any) -> bool:
+def is_box(x: Any) -> bool:
+    """Whether a node of a tree is a parameter with its logical axes."""
     return isinstance(x, nn.LogicallyPartitioned)
 
 
@@ -100,7 +106,7 @@ def abstract_params(config: ModelConfig) -> Params:
 def logical_axes(config: ModelConfig) -> Params:
     """Logical axis names of every parameter: the tree of `init_params` with tuples for leaves."""
     boxed = jax.eval_shape(functools.partial(_boxed_params, config), jax.random.key(0))
-    return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=_is_box)
+    return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=is_box)
 
 
 def init_sharded(config: ModelConfig, key: jax.Array, partitioner: Partitioner) -> Params:
@@ -305,8 +311,9 @@ def num_params(config: ModelConfig) -> int:
 
 def num_non_embedding_params(config: ModelConfig) -> int:
     """Parameters without tables of tokens and positions and an untied head (Kaplan et al. 2020, table 1)."""
-    params = abstract_params(config)
-    return sum(leaf.size for leaf in jax.tree.leaves([params["layers"], params["final_norm"]]))
+    key = jax.random.key(0)
+    params = jax.eval_shape(functools.partial(boxed_layers, config), key, key)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:

@@ -7,7 +7,10 @@ from icl.tasks.affine import Affine
 from icl.tasks.arithmetic import Arithmetic
 from icl.tasks.cipher import Cipher
 from icl.tasks.class_label import ClassLabel
+from icl.tasks.cue_label import CueLabel, CueTrials
 from icl.tasks.files import FileTasks
+from icl.tasks.letter_label import LetterLabel
+from icl.tasks.one_instance import OneInstance
 from icl.tasks.pairs import PairTasks
 from icl.tasks.position_map import PositionMap
 from icl.tasks.recall import Recall
@@ -15,6 +18,7 @@ from icl.tasks.registry import FAMILIES, build_tasks, describe, family_class, re
 from icl.tasks.scrambles import Scrambles
 from icl.tasks.task import Example, Query, Split, Task, TaskInstance, Template
 from icl.tasks.tfds import TfdsTasks
+from icl.tasks.word_class import WordClass
 from icl.tasks.word_label import WordLabel
 
 __all__ = [
@@ -22,9 +26,13 @@ __all__ = [
     "Affine",
     "Arithmetic",
     "Cipher",
+    "CueLabel",
+    "CueTrials",
     "ClassLabel",
     "Example",
     "FileTasks",
+    "LetterLabel",
+    "OneInstance",
     "PairTasks",
     "PositionMap",
     "Query",
@@ -35,6 +43,7 @@ __all__ = [
     "TaskInstance",
     "Template",
     "TfdsTasks",
+    "WordClass",
     "WordLabel",
     "build_tasks",
     "describe",

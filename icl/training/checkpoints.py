@@ -77,7 +77,7 @@ def read_description(path: str | Path, step: int | None = None) -> Description:
 
 
 def restore_params(
-    path: str | Path, step: int | None = None, shardings: Any = None
+    path: str | Path, step: int | None = None, shardings: Any = None, target: Any = None
 ) -> tuple[Any, Description]:
     """Parameters of a checkpoint, verified bit by bit; the optimizer's state is not read.
 
@@ -85,13 +85,15 @@ def restore_params(
       path: As for `find_checkpoint`.
       step: Which step; the newest by default.
       shardings: Tree of shardings of the parameters; all on the first device by default.
+      target: Their shapes and types; those of the language model that is described by default.
 
     Raises:
       InputError: there is no such checkpoint, or it is damaged; names the array and the step.
     """
     folder, step = find_checkpoint(path, step)
     description = read_description(folder, step)
-    target = model.abstract_params(description.model)
+    if target is None:
+        target = model.abstract_params(description.model)
     if shardings is None:
         shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), target)
     return _restore_item(folder, step, PARAMS, abstract(target, shardings), description), description
@@ -207,6 +209,21 @@ class Checkpoints:
                 }
             ),
         )
+
+    def save_params(self, step: int, params: Any, description: Description) -> None:
+        """Saves parameters alone, with no optimizer's state; they are on the disk when this returns."""
+        description = dataclasses.replace(description, step=step, checksums=describe_arrays(params, PARAMS))
+        items = {
+            PARAMS: ocp.args.PyTreeSave(params),
+            DESCRIPTION: ocp.args.JsonSave(description.to_json()),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.wait_until_finished()
+
+    def drop_after(self, step: int) -> None:
+        """Deletes checkpoints of later steps, which a run that goes on from `step` has not made yet."""
+        for later in [saved for saved in self._manager.all_steps() if saved > step]:
+            self._manager.delete(later)
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """A whole state, verified; `target` gives shapes, types and shardings.

@@ -7,7 +7,7 @@ one device as on a thousand.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from icl.data.config import DataConfig
 from icl.data.ramp import Ramp, make_ramp
@@ -15,6 +15,7 @@ from icl.errors import InputError, check_types
 from icl.model.config import ModelConfig
 from icl.parallel.mesh import MeshConfig
 from icl.tracking.config import TrackingConfig
+from icl.training.fine_tuning import FineTuneConfig, Start
 from icl.training.optimizer import OptimizerConfig, require
 
 
@@ -88,6 +89,50 @@ class TrainConfig:
             require(self, "ramp_tokens", self.ramp_tokens > 0, "more than 0 where ramp_from is given")
 
 
+class Run(Protocol):
+    """What every run says of itself, whatever it learns from; `data` is a dataclass of settings."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def families(self) -> Mapping[str, Any]: ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+
+    @property
+    def train(self) -> TrainConfig: ...
+
+    @property
+    def mesh(self) -> MeshConfig: ...
+
+    @property
+    def tracking(self) -> TrackingConfig: ...
+
+    @property
+    def fine_tune(self) -> FineTuneConfig: ...
+
+    @property
+    def start(self) -> Start | None: ...
+
+    @property
+    def rung(self) -> str: ...
+
+    @property
+    def config_text(self) -> str: ...
+
+    @property
+    def ramp(self) -> Ramp: ...
+
+    def tokens(self, step: int) -> int:
+        """Positions seen after so many steps."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """All that decides a training run; one rung of a ladder, or a single run (rung "").
@@ -95,6 +140,8 @@ class RunConfig:
     Attributes:
       families: Task families by their name in the mixture, as `icl.tasks.registry` builds them.
       config_text: Operative gin text, for the record only.
+      fine_tune: Where it starts, and on how few examples it trains.
+      start: The checkpoint that `fine_tune` names, opened (`icl.start.find_start`); its model is the run's.
     """
 
     model: ModelConfig
@@ -106,8 +153,15 @@ class RunConfig:
     tracking: TrackingConfig = TrackingConfig()
     rung: str = ""
     config_text: str = ""
+    fine_tune: FineTuneConfig = FineTuneConfig()
+    start: Start | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if bool(self.fine_tune.checkpoint) != (self.start is not None):
+            raise InputError(
+                f"FineTuneConfig.checkpoint = {self.fine_tune.checkpoint!r}: expected RunConfig.start of that"
+                " path, as icl.start.find_start gives it, or neither"
+            )
         rows, rest = divmod(self.train.batch_tokens, self.data.row_length)
         if rest or rows % self.train.accumulation_steps:
             raise InputError(

@@ -42,6 +42,8 @@ class Description:
       data_fingerprint: Of the rows trained on.
       trained_tasks: Names of the tasks that fed training rows.
       excluded: What training was kept from seeing, counted: `Setup.excluded`.
+      start: Where the run started, if at another checkpoint: `icl.training.fine_tuning.Start.account`, and
+        its `FineTuneConfig` under "settings". Older checkpoints have none.
       checksums: Array name -> "float32[4,16]:0123456789abcdef", type, shape and checksum of its bits.
     """
 
@@ -63,6 +65,7 @@ class Description:
     trained_tasks: Sequence[str]
     excluded: Mapping[str, Any]
     checksums: Mapping[str, str]
+    start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def is_imported(self) -> bool:
@@ -76,6 +79,8 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the hash of its own content under "sha256"."""
         content = as_json(self) | {"format": FORMAT}
+        if not self.start:
+            del content["start"]
         return content | {"sha256": _hash(content)}
 
     @classmethod
@@ -88,7 +93,7 @@ class Description:
         if found != FORMAT:
             raise InputError(f"{where}: the checkpoint has format {found!r}, expected {FORMAT}")
         expected = {field.name for field in dataclasses.fields(cls)}
-        if set(rest) != expected:
+        if set(rest) != expected - ({"start"} - set(rest)):
             odd = ", ".join(sorted(set(rest) ^ expected))
             raise InputError(f"{where}: the description has other fields than expected: {odd}")
         try:

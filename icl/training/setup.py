@@ -12,32 +12,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from icl import model
 from icl.data.batch import Batch
+from icl.data.config import DataConfig
 from icl.data.loader import batches, host_rows
 from icl.data.rows import Rows, Usage
-from icl.data.tokenizer import Tokenizer, load_tokenizer
+from icl.data.tokenizer import Tokenizer, load_tokenizer, tokenizer_from_json
 from icl.errors import InputError
-from icl.model.attention import Implementation
-from icl.model.block import attention_of
 from icl.model.config import ModelConfig
-from icl.parallel.mesh import make_mesh
 from icl.parallel.partition import Partitioner
 from icl.tasks.registry import build_tasks, describe
 from icl.tasks.task import Task
-from icl.training.checkpoints import abstract
 from icl.training.config import RunConfig
 from icl.training.description import Description, as_json, git_revision, versions
-from icl.training.optimizer import Schedule, make_optimizer, make_schedule, optimizer_shardings
+from icl.training.fine_tuning_rows import FineTuningRows
 from icl.training.step import TrainState, make_train_step
+from icl.training.trainable import Trainable
+from icl.training.workdir import check_model
 
 _SHOWN = 20
 
 
-class Setup:
-    """A run, ready to begin. Making one checks every setting; nothing is written or trained yet."""
+class Setup(Trainable[RunConfig]):
+    """A run over rows of tokens, ready to begin. Making one checks every setting."""
 
     def __init__(
         self,
@@ -50,33 +48,35 @@ class Setup:
         Raises InputError where settings do not fit each other, the files or the devices (default: all).
         """
         self.run = run
-        self.seconds_to_read = 0.0
-        self.num_components = len(self.rows.components) if num_components is None else num_components
         reads_tokenizer = num_components is None or run.model.vocab_size == 0
-        self.model = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
-        self.partitioner = Partitioner(make_mesh(run.mesh, devices))
-        model.check_mesh(self.model, self.partitioner)
+        count = len(self.rows.components) if num_components is None else num_components
+        config = _with_vocabulary(run.model, self.tokenizer) if reads_tokenizer else run.model
+        if run.start is not None:
+            check_model(run.start.description.model, config, f"checkpoint {run.start.folder}")
+        super().__init__(run, config, count, devices)
         _check_rows(run, self.partitioner)
-        axes = model.logical_axes(self.model)
-        self.optimizer: optax.GradientTransformation = make_optimizer(run.optimizer, axes)
-        self.schedule: Schedule = make_schedule(
-            run.optimizer, run.train.steps, run.train.batch_tokens, run.ramp
-        )
-        params = model.abstract_params(self.model)
-        replicated = self.partitioner.replicated
-        param_shardings = self.partitioner.tree_shardings(axes, params)
-        self.shardings = TrainState(
-            step=replicated,
-            params=param_shardings,
-            moments=optimizer_shardings(self.optimizer, params, param_shardings, replicated),
-            skipped=replicated,
-            excluded_C=replicated,
-        )
+
+    def logical_axes(self) -> Any:
+        """Logical axis names of every parameter."""
+        return model.logical_axes(self.model)
+
+    def init_params(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return model.init_params(self.model, key)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Of the texts."""
-        return load_tokenizer(self.run.data.tokenizer)
+        """Of the texts; that of the checkpoint that the run starts from, if it does."""
+        if self.run.start is None:
+            return load_tokenizer(self.run.data.tokenizer)
+        found = tokenizer_from_json(self.run.start.description.tokenizer)
+        named = self.run.data.tokenizer
+        if named != DataConfig.tokenizer and load_tokenizer(named).fingerprint != found.fingerprint:
+            raise InputError(
+                f"DataConfig.tokenizer = {named!r}: is another one than that of checkpoint"
+                f" {self.run.start.folder}; expected {DataConfig.tokenizer!r}, the default, to take that"
+            )
+        return found
 
     @functools.cached_property
     def tasks(self) -> Mapping[str, tuple[Task, ...]]:
@@ -84,25 +84,27 @@ class Setup:
         return build_tasks(self.run.families)
 
     @functools.cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> Rows | FineTuningRows:
         """The training rows."""
+        if self.run.fine_tune.examples:
+            return FineTuningRows(self.run.fine_tune, self.run.data, self.tasks, self.tokenizer)
         return Rows(self.run.data, self.tasks, self.tokenizer)
 
     @property
-    def attention(self) -> Implementation:
-        """Which attention the train step computes."""
-        return attention_of(self.model, self.partitioner)
+    def components(self) -> Sequence[str]:
+        """Tasks and corpora of the mixture."""
+        return self.rows.components
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows trained on."""
+        return self.rows.fingerprint
 
     def init_state(self) -> TrainState:
-        """Fresh parameters and moments, born in their shards."""
-        init = jax.jit(self._init, out_shardings=self.shardings)
-        return init(jax.random.key(self.run.train.seed))
-
-    def abstract_state(self) -> TrainState:
-        """Shapes, types and shardings of the state."""
-        state = jax.eval_shape(self._init, jax.random.key(0))
-        target: TrainState = abstract(state, self.shardings)
-        return target
+        """Fresh parameters, or those that the run starts from, and fresh moments, born in their shards."""
+        if self.run.start is not None:
+            return self.state_of(self.run.start.restore(self.shardings.params))
+        return super().init_state()
 
     def compile_train_step(
         self, state: TrainState, batch: Batch, compiler_options: dict[str, str | bool] | None = None
@@ -136,10 +138,7 @@ class Setup:
         return Batch(**arrays)
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        """Batches on the devices, from a step on; close it when done.
-
-        `seconds_to_read` tells how long the rows of the last one were waited for, before they were placed.
-        """
+        """Batches on the devices, from a step on; close it when done."""
         ramp, train = self.run.ramp, self.run.train
         host = functools.partial(host_rows, self.partitioner.batch_sharding)
         local = batches(
@@ -190,15 +189,21 @@ class Setup:
             step=0,
             tokens=0,
             params=model.num_params(self.model),
-            train_seed=run.train.seed,
+            train_seed=run.start.description.train_seed if run.start else run.train.seed,
             config_text=run.config_text,
             versions=versions(),
             git=git_revision(),
-            data_fingerprint=self.rows.fingerprint,
-            trained_tasks=self.rows.trained_tasks,
+            data_fingerprint=self.fingerprint,
+            trained_tasks=self._trained_tasks(),
             excluded=self.excluded(),
             checksums={},
+            start=run.start.account | {"settings": as_json(run.fine_tune)} if run.start else {},
         )
+
+    def _trained_tasks(self) -> tuple[str, ...]:
+        """Tasks that fed training rows, before this run too."""
+        before = self.run.start.description.trained_tasks if self.run.start else ()
+        return tuple(dict.fromkeys((*before, *self.rows.trained_tasks)))
 
     def excluded(self, excluded_C: np.ndarray | None = None) -> dict[str, Any]:
         """What training is kept from seeing, counted.
@@ -213,6 +218,11 @@ class Setup:
             "examples": {name: int(count) for name, count in counts if count},
             "corpora": {name: dict(corpus.excluded) for name, corpus in self.rows.corpora.items()},
         }
+
+    def data_report(self) -> dict[str, Any]:
+        """How much there is, how much the run uses, what it was kept from seeing."""
+        usage = {name: used._asdict() | {"repeats": used.repeats} for name, used in self.usage.items()}
+        return {"usage": usage, "excluded": self.excluded()}
 
     @functools.cached_property
     def usage(self) -> dict[str, Usage]:
@@ -262,12 +272,6 @@ class Setup:
             lines.append(f"{'data' if not lines else '':12}{name}: {used:,.0f} {unit}{times}")
         hidden = len(lines) - _SHOWN
         return lines[:_SHOWN] + ([f"{'':12}and {hidden} more"] if hidden > 0 else [])
-
-    def _init(self, key: jax.Array) -> TrainState:
-        params = model.init_params(self.model, key)
-        zero = jnp.zeros((), jnp.int32)
-        excluded_C = jnp.zeros(self.num_components, jnp.int32)
-        return TrainState(zero, params, self.optimizer.init(params), zero, excluded_C)
 
 
 def _with_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

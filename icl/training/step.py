@@ -123,26 +123,49 @@ def make_train_step(
         total_weight = jnp.sum(batch.weights_BT)
         total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
         grads, losses = gradients(state.params, batch, total_weight)
-        loss, grad_norm = losses[-1], _norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-
-        learning_rate = schedule(state.step)
-        with jax.named_scope("optimizer"):
-            updates, moments = optimizer.update(grads, state.moments, state.params)
-            params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
-            apply = finite | (not skip_nonfinite)
-            params, moments = jax.tree.map(
-                lambda new, old: jnp.where(apply, new, old), (params, moments), (state.params, state.moments)
-            )
-        skipped = state.skipped + jnp.where(apply, 0, 1)
+        loss = losses[-1]
+        after, update = apply_gradients(
+            state, grads, loss, optimizer, schedule, skip_nonfinite=skip_nonfinite
+        )
         weight_C = by_component(batch.weights_BT, batch.tasks_BT, num_components)
         excluded_C = state.excluded_C + by_component(batch.excluded_BT, batch.tasks_BT, num_components)
-        metrics = StepMetrics(
-            loss, grad_norm, learning_rate, finite, skipped, losses[:-1] / weight_C, excluded_C
-        )
-        return TrainState(state.step + 1, params, moments, skipped, excluded_C), metrics
+        metrics = StepMetrics(loss, *update, after.skipped, losses[:-1] / weight_C, excluded_C)
+        return after._replace(excluded_C=excluded_C), metrics
 
     return train_step
+
+
+class Update(NamedTuple):
+    """Of one step: the gradient's norm before clipping, the learning rate, and whether all was finite."""
+
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    finite: jax.Array
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: Params,
+    loss: jax.Array,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    skip_nonfinite: bool = True,
+) -> tuple[TrainState, Update]:
+    """The state after one more step; parameters and moments stay where loss or gradient is not finite."""
+    grad_norm = _norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    learning_rate = schedule(state.step)
+    with jax.named_scope("optimizer"):
+        updates, moments = optimizer.update(grads, state.moments, state.params)
+        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
+        apply = finite | (not skip_nonfinite)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(apply, new, old), (params, moments), (state.params, state.moments)
+        )
+    skipped = state.skipped + jnp.where(apply, 0, 1)
+    after = state._replace(step=state.step + 1, params=params, moments=moments, skipped=skipped)
+    return after, Update(grad_norm, learning_rate, finite)
 
 
 @jax.named_scope("optimizer")

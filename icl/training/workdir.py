@@ -19,8 +19,9 @@ import numpy as np
 from icl.errors import InputError, check_is_no_url
 from icl.model.config import ModelConfig
 from icl.tasks.registry import describe
-from icl.training.config import RunConfig
+from icl.training.config import Run
 from icl.training.description import as_json
+from icl.training.fine_tuning import FineTuneConfig
 from icl.training.optimizer import make_schedule
 
 _RUN_FILE = "run.json"
@@ -32,20 +33,25 @@ _FREE: dict[str, set[str]] = {
         *("read_threads", "read_workers"),
     },
     "ModelConfig": {"attention", "remat", "scan_unroll"},
+    "FineTuneConfig": {"checkpoint"},
 }
-"""Settings that may change from start to start: cadences, `steps` (see `check_steps`), how to compute."""
+"""Settings that may change from start to start: cadences, `steps` (see `check_steps`), how to compute, and
+the path of a checkpoint that is told by its content."""
 
 
-def settings_of(run: RunConfig) -> dict[str, dict[str, Any]]:
+def settings_of(run: Run) -> dict[str, dict[str, Any]]:
     """The settings that decide what a run computes, as JSON by class; the mesh is free to change."""
     parts: dict[str, dict[str, Any]] = {
         type(part).__name__: as_json(part) for part in (run.model, run.data, run.optimizer, run.train)
     }
+    if run.fine_tune != FineTuneConfig():
+        started = run.start.identity if run.start else {}
+        parts["FineTuneConfig"] = as_json(run.fine_tune) | started
     families = json.loads(json.dumps(describe(run.families)))
     return parts | {f"task family {key}": settings for key, settings in families.items()}
 
 
-def check_workdir(workdir: Path, run: RunConfig) -> None:
+def check_workdir(workdir: Path, run: Run) -> None:
     """Whether a run may start or go on in a folder, without touching it.
 
     Raises:
@@ -54,6 +60,14 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
     check_is_no_url(workdir, "--workdir")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir} is a file: expected a folder, or a path where to make one")
+    if run.start is not None and run.start.folder.resolve() in (
+        *(workdir.resolve() / name for name in ("", "checkpoints")),
+        *workdir.resolve().parents,
+    ):
+        raise InputError(
+            f"--workdir {workdir} holds or is in the checkpoint that the run starts from, {run.start.folder}:"
+            " expected another folder"
+        )
     path = workdir / _RUN_FILE
     if not path.exists():
         foreign = [name for name in ("checkpoints", "metrics.jsonl") if (workdir / name).exists()]
@@ -72,7 +86,7 @@ def check_workdir(workdir: Path, run: RunConfig) -> None:
         raise InputError(f"{path}: is no JSON object of settings: {error}") from error
 
 
-def check_steps(workdir: Path, run: RunConfig, done: int) -> None:
+def check_steps(workdir: Path, run: Run, done: int) -> None:
     """Whether `TrainConfig.steps` may differ from the folder's after `done` steps.
 
     It may where the learning rates of those steps stay what they were; InputError otherwise.
@@ -126,7 +140,7 @@ def check_shared(workdir: Path) -> None:
         time.sleep(0.1)
 
 
-def claim_workdir(workdir: Path, run: RunConfig) -> None:
+def claim_workdir(workdir: Path, run: Run) -> None:
     """Makes the folder and writes run.json and config.gin."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_whole(workdir / _RUN_FILE, json.dumps(settings_of(run), indent=1) + "\n")

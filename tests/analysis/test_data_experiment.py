@@ -70,7 +70,10 @@ def test_the_command_measures_every_condition_and_does_not_train_twice(tmp_path:
     command = [sys.executable, "-m", "experiments.data_that_makes_it_appear.run", "--size", "smoke"]
     done = [
         subprocess.run(
-            [*command, "--sweep_dir", str(tmp_path), *flags], capture_output=True, text=True, cwd=REPOSITORY
+            [*command, "--experiment_dir", str(tmp_path), *flags],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
         )
         for flags in (["--studies", "instances"], [], [])
     ]
@@ -85,4 +88,4 @@ def test_the_command_measures_every_condition_and_does_not_train_twice(tmp_path:
     assert (tmp_path / "data.png").read_bytes().startswith(b"\x89PNG")
     refused = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "--sweep_dir is missing" in refused.stderr
+    assert "--experiment_dir is missing" in refused.stderr

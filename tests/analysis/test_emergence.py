@@ -13,6 +13,7 @@ import pytest
 from icl.analysis.emergence import (
     Probe,
     Snapshot,
+    doublings,
     first_rows,
     half_rise,
     measure,
@@ -20,7 +21,7 @@ from icl.analysis.emergence import (
     token_counts,
     write_snapshots,
 )
-from icl.analysis.emergence_figures import draw
+from icl.analysis.emergence_figures import draw, draw_on_text
 from icl.analysis.heads import repeated_tokens
 from icl.analysis.losses import exact_by_demonstration
 from icl.data.batch import Batch
@@ -87,6 +88,11 @@ def test_a_checkpoint_with_an_induction_head_is_measured_as_one(tmp_path: Path) 
     # The first four keys are new; from then on each is known.
     assert found.exact_match[:4] == [0.0] * 4
     assert found.exact_match[4:] == [1.0] * 16
+    # 39 tokens are predicted: the 1st, the 2nd, the 3rd and 4th, ...; only those of answers count.
+    parts = np.split(np.arange(1, 41), [1, 2, 4, 8, 16, 32])
+    answers = [[found.loss[n // 2 - 1] for n in part if n % 2 == 0] for part in parts]
+    assert len(found.position_loss) == len(parts) and np.isnan(found.position_loss[0])
+    assert np.allclose(found.position_loss[1:], [np.mean(part) for part in answers[1:]], atol=2e-3)
     assert min(found.loss[:4]) > np.log(VOCAB) and max(found.loss[4:]) < 0.01
     assert found.in_context_learning < -3
     assert found.best_head() == INDUCTION
@@ -143,9 +149,15 @@ def test_counts_are_those_of_the_rows() -> None:
     assert counts_V[ByteTokenizer.pad_id] == 0
 
 
+@pytest.mark.parametrize(("length", "starts"), [(1, []), (2, [1]), (5, [1, 2, 4]), (8, [1, 2, 4])])
+def test_parts_of_a_context_are_as_long_as_all_before_them(length: int, starts: list[int]) -> None:
+    assert doublings(length) == starts
+    assert all(len(part) for part in np.split(np.arange(length), doublings(length)))
+
+
 def snapshot(step: int, score: float) -> Snapshot:
-    heads = [[score, 0.0], [0.0, 0.1]]
-    return Snapshot(step, 10 * step, [0.0, score], [3.0, 3.0 - score], -score, heads, heads, heads)
+    heads, losses = [[score, 0.0], [0.0, 0.1]], [3.0, 3.0 - score]
+    return Snapshot(step, 10 * step, [0.0, score], losses, -score, heads, heads, heads, losses)
 
 
 def test_the_figure_is_the_same_for_the_same_numbers() -> None:
@@ -155,13 +167,49 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
     assert figures[0] != draw(runs, {"one": [2.0], "two": [1.5]}, ks=(0, 1), chance=0.03)
 
 
-@pytest.mark.slow
+def test_the_figure_on_text_is_the_same_for_the_same_numbers() -> None:
+    runs = {name: [[snapshot(step, step / 4) for step in (1, 2, 3)]] for name in ("one", "two")}
+    figures = [draw_on_text(runs, chance=0.03) for _ in range(2)]
+    assert figures[0] == figures[1] and figures[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.extended
+@pytest.mark.timeout(600)
+def test_the_command_on_text_measures_every_model_at_every_checkpoint(tmp_path: Path) -> None:
+    """In the smoke size; a second time it trains nothing and gives the same."""
+    letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ \n"), 60_000)
+    (tmp_path / "text.txt").write_text("".join(letters))
+    command = [sys.executable, "-m", "experiments.context_on_text.run", "--size", "smoke"]
+    command += ["--gin_bindings", f"text = ['{tmp_path / 'text.txt'}']", "--experiment_dir"]
+    first, second = (
+        subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, cwd=REPOSITORY)
+        for _ in range(2)
+    )
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout == second.stdout and second.stderr.count("nothing left to train") == 2
+    found = json.loads((tmp_path / "out/results.json").read_text())["runs"]
+    assert list(found) == ["one_layer", "two_layers"]
+    for (run,) in found.values():
+        assert [one["step"] for one in run["snapshots"]] == [10, 20]
+        assert len(run["snapshots"][0]["position_loss"]) == 10  # 512 tokens
+    assert (tmp_path / "out/context.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "text.txt").write_text("".join(letters[:9000]))
+    short = subprocess.run(
+        [*command, str(tmp_path / "short")], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert short.returncode == 2 and "has 9,002 tokens" in short.stderr
+    assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.extended
 @pytest.mark.timeout(600)
 def test_the_command_measures_every_model_at_every_checkpoint(tmp_path: Path) -> None:
     """In the smoke size, from the command line; a second time it trains nothing and gives the same."""
     command = [sys.executable, "-m", "experiments.when_it_appears.run", "--size", "smoke"]
     first, second = (
-        subprocess.run([*command, "--workdir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY)
+        subprocess.run(
+            [*command, "--experiment_dir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
+        )
         for _ in range(2)
     )
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr

@@ -33,7 +33,7 @@ def test_the_command_predicts_the_largest_rung_before_it_trains_it(tmp_path: Pat
     """In the smoke size, from the command line; with the devices that a user has."""
     workdir = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.loss_against_compute.run", "--size", "smoke"]
-    flags = ["--ladder_dir", str(workdir), "--gin_bindings", text_binding(tmp_path, 30_000)]
+    flags = ["--experiment_dir", str(workdir), "--gin_bindings", text_binding(tmp_path, 30_000)]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     before, results = (

@@ -1,5 +1,6 @@
 """Labels, orders and formats change what they say they change, and nothing else."""
 
+import collections
 import dataclasses
 from collections import Counter
 from typing import Any
@@ -114,6 +115,19 @@ def test_orders_show_the_same_demonstrations_and_the_first_order_is_the_drawn_on
                 assert sorted(other.shown(k), key=str) == sorted(first.shown(k), key=str)
             moved += other.shown(6) != first.shown(6)
     assert moved > 15  # of 20: one of 720 orders is the same
+
+
+def test_a_fixed_set_has_the_same_orders_for_all_queries_and_prompts_are_rebuilt_in_them() -> None:
+    asked = trials(pool(labelled(60)), orders=3, demonstrations="fixed")
+    for seed in (0, 1):
+        orders = [{t.shown(6) for t in asked if (t.seed, t.order) == (seed, order)} for order in range(3)]
+        # A query that stands in the set is passed over, so there may be more sets than one, but few.
+        assert all(len(found) < 5 for found in orders)
+        outside = [t for t in asked if t.seed == seed and t.query.example not in t.demonstrations]
+        common = collections.Counter(t.demonstrations for t in outside).most_common(1)[0][0]
+        shown = {t.order: t.shown(6) for t in outside if t.demonstrations == common}
+        assert len(set(shown.values())) == 3
+        assert all(t.shown(6) == shown[t.order] for t in outside if t.demonstrations == common)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,6 +1,7 @@
 """A finished evaluation reads back as it was, and every figure of a model leads to its records."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from icl.errors import InputError
 from icl.evaluation.config import EvalConfig
-from icl.evaluation.finished import Evaluation, read_evaluation, trace
+from icl.evaluation.finished import Evaluation, read_all_records, read_evaluation, trace
 from icl.evaluation.records import Result
 from icl.evaluation.results import BASELINE, MEAN, MEDIAN
 from icl.evaluation.runner import evaluate
@@ -27,12 +28,18 @@ CONFIG = EvalConfig(
 
 
 @pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """An evaluation of fresh parameters, which answer at random; it reads back as it was returned."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run with fresh parameters is, which answer at random, and its evaluation."""
     place = tmp_path_factory.mktemp("finished")
     setup = one_device_setup()
     with Checkpoints(place / "run", keep_last=1) as checkpoints:
         checkpoints.save(5, setup.init_state(), setup.description())
+    return place
+
+
+@pytest.fixture(scope="module")
+def evaluation(place: Path) -> Evaluation:
+    """The evaluation; it reads back as it was returned."""
     results = evaluate([place / "run"], CONFIG, str(place / "eval"))
     evaluation = read_evaluation(str(place / "eval"))
     assert evaluation.results == results
@@ -76,3 +83,16 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "records" / "a.jsonl.gz").write_bytes(b"")
     with pytest.raises(InputError, match="results.jsonl: not the results of an evaluation"):
         read_evaluation(tmp_path)
+
+
+def test_without_results_an_evaluation_still_has_its_records(
+    evaluation: Evaluation, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "eval" / "records", tmp_path / "records")
+    assert evaluate([place / "run"], CONFIG, tmp_path, records_only=True) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
+    assert read_all_records(tmp_path) == evaluation.records
+    with pytest.raises(InputError, match=r"has no results.jsonl"):
+        read_evaluation(tmp_path)
+    with pytest.raises(InputError, match=r"has no records/\*.jsonl.gz"):
+        read_all_records(tmp_path / "records")

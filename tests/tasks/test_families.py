@@ -1,4 +1,4 @@
-"""Claims about the four synthetic families."""
+"""Claims about the synthetic families."""
 
 import itertools
 from collections import Counter
@@ -8,13 +8,14 @@ import pytest
 
 from icl.data.keys import generator
 from icl.errors import InputError
-from icl.tasks import Affine, Cipher, Example, PositionMap, Task, TaskInstance, WordLabel
+from icl.tasks import Affine, Cipher, Example, LetterLabel, PositionMap, Task, TaskInstance, WordLabel
 
 FAMILIES = {
     "cipher": Cipher(),
     "position_map": PositionMap(lengths=(2, 3, 4), length_weights=(1, 1, 2)),
     "word_label": WordLabel(),
     "affine": Affine(),
+    "letter_label": LetterLabel(letters=4, length=3),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -161,12 +162,24 @@ def test_word_label_gives_every_word_a_label_of_its_own() -> None:
         assert instance.instruction == "label " + " ".join(sorted(label for _, label in pairs))
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_the_letter_at_its_place_alone_decides_the_label(place: int) -> None:
+    task = build("letter_label", letters=4, length=3, place=place)
+    for index in range(10):
+        shown = examples(task.instance("held_out", index), 64)
+        assert len({e.input for e in shown}) == 64
+        assert len({(e.input[place], e.target) for e in shown}) == 4
+    for settings in ({"place": 5}, {"length": 0}, {"labels": "0"}, {"labels": "0 1"}):
+        with pytest.raises(InputError, match=f"LetterLabel.{next(iter(settings))} = "):
+            build("letter_label", **settings)
+
+
 @every_family
 def test_keyed_instances_show_an_input_once_and_lookup_families_have_no_key(name: str) -> None:
     task = build(name)
     instance = task.instance("held_out", 0)
     shown = examples(instance, 200)
-    keyed = name in ("cipher", "position_map")
+    keyed = name in ("cipher", "position_map", "letter_label")
     assert all((e.key == e.input) if keyed else (e.key is None) for e in shown)
     assert (len({e.input for e in shown}) == len(shown)) == keyed
 

@@ -10,6 +10,7 @@ import pytest
 from icl import model
 from icl.data.batch import Batch
 from icl.data.loader import stack
+from icl.data.rows import Rows
 from icl.training import loss
 from icl.training.setup import Setup
 from icl.training.step import (
@@ -196,7 +197,7 @@ def test_moments_lie_where_their_parameters_lie() -> None:
 
 
 def test_the_curve_counts_exact_answers_by_task_and_example() -> None:
-    held_out = type(SETUP.rows)(SETUP.run.data, SETUP.tasks, SETUP.tokenizer, "held_out")
+    held_out = Rows(SETUP.run.data, SETUP.tasks, SETUP.tokenizer, "held_out")
     batch = stack([held_out[i] for i in range(6)])
     step = jax.jit(make_curve_step(SETUP.model, num_components=2, num_examples=12))
     sums, best = step(STATE.params, batch)

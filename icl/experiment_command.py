@@ -1,0 +1,61 @@
+"""What the commands of experiments share: a folder, a size, lines of gin, and a table at the end."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from absl import flags
+
+from icl import app
+from icl.errors import InputError
+
+_DIR = flags.DEFINE_string(
+    "experiment_dir", None, "Folder that everything is written to; what it holds already is gone on with."
+)
+_SIZE = flags.DEFINE_enum(
+    "size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is; smoke only shows that it runs."
+)
+flags.adopt_module_key_flags(app)
+
+Size = TypeVar("Size")
+Results = TypeVar("Results")
+
+
+def run(
+    experiment: Callable[[Path, Size, Sequence[str]], Results],
+    table: Callable[[Results], Iterable[str]],
+    sizes: Mapping[str, Size],
+) -> NoReturn:
+    """Runs an experiment as the flags say, and prints its table; never returns (`icl.app.run`).
+
+    A program adopts the flags: `flags.adopt_module_key_flags(experiment_command)`.
+
+    Args:
+      experiment: Takes its folder, what `sizes` has for the size asked for, and lines of gin.
+      table: Lines that say what came out.
+      sizes: By "smoke", "cpu", "gpu", as many as there are.
+    """
+
+    def main(argv: Sequence[str]) -> int:
+        del argv
+        if not _DIR.value:
+            raise InputError("--experiment_dir is missing: expected a folder to write to")
+        if _SIZE.value not in sizes:
+            raise InputError(f"--size {_SIZE.value}: this experiment has {', '.join(sizes)}")
+        from icl.compilation_cache import use_compilation_cache
+
+        use_compilation_cache()
+        results = experiment(Path(_DIR.value), sizes[_SIZE.value], app.GIN_BINDINGS.value)
+        print("\n".join(table(results)))
+        return 0
+
+    app.run(main)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(content) + "\n")
+    beside.replace(path)
