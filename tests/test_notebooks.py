@@ -1,7 +1,7 @@
 """The notebooks run top to bottom, with smaller settings than their own, and show what they say.
 
-Two of them only when asked for: `bash tools/test.sh -m extended`. `tools/run_notebooks.py` runs them with
-their own settings.
+Those that train only when asked for: `bash tools/test.sh -m extended`. `tools/run_notebooks.py` runs them all
+with their own settings.
 """
 
 import base64
@@ -49,7 +49,7 @@ def ran(name: str, folder: Path, **parameters: Any) -> NotebookNode:
     return notebook
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_first_steps_go_from_nothing_to_a_k_curve(tmp_path: Path) -> None:
     notebook = ran("first_steps", tmp_path, STEPS=130, **FEW)
     assert len(figures(notebook)) == 2  # loss, K-curves

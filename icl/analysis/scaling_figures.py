@@ -113,8 +113,8 @@ def _short(number: float) -> str:
     """A number as it is said: 300k, 1.2M."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= 0.995 * size:
-            return f"{number / size:.2g}{unit}"
-    return f"{number:.2g}"
+            return f"{float(f'{number / size:.2g}'):g}{unit}"
+    return f"{float(f'{number:.2g}'):g}"
 
 
 def _draw_target(axes: Axes, x: float, target: Target) -> None:
