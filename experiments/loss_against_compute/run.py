@@ -99,7 +99,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
     if not prediction.exists():
         points = read_points([smaller], rows=unseen)
         counts = {point.name: point.params for point in read_points([smaller], count="all")}
-        write_json(prediction, predict(points, counts, target))
+        write_json(prediction, predict(points, counts, target, smaller))
     if not train(target, largest / target.rung):
         raise InputError("terminated: run the same command again to go on")
     return conclude(workdir, unseen)
@@ -122,13 +122,14 @@ def unseen_rows(size: Size, target: Any) -> range:
     return rows_after(Setup(target), first, size.unseen_rows)
 
 
-def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> dict[str, Any]:
+def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any, folder: Path) -> dict[str, Any]:
     """What is written down before the target is trained.
 
     Args:
       points: The finished runs, N without embeddings.
       counts: All parameters of each run, by its name.
       target: The run that is predicted.
+      folder: That the names of the runs lie in.
     """
     from icl import model
     from icl.analysis import scaling_laws as laws
@@ -162,7 +163,11 @@ def predict(points: Sequence[Any], counts: Mapping[str, int], target: Any) -> di
         "laws": {chosen: law_as_json(law)}
         | {name: law_as_json(law) | {"predicts": dataclasses.asdict(law.predict(**at))}
            for name, (law, at) in beside.items()},
-        "points": [dataclasses.asdict(point) | {"all_params": counts[point.name]} for point in points],
+        "points": [
+            dataclasses.asdict(point)
+            | {"name": str(Path(point.name).relative_to(folder)), "all_params": counts[point.name]}
+            for point in points
+        ],
     }  # fmt: skip
 
 
