@@ -16,7 +16,7 @@ _DIR = flags.DEFINE_string(
 _SIZE = flags.DEFINE_enum(
     "size", "cpu", ["smoke", "cpu", "gpu"], "How large the experiment is; smoke only shows that it runs."
 )
-flags.adopt_module_key_flags(app)
+flags.declare_key_flag("gin_bindings")
 
 Size = TypeVar("Size")
 Results = TypeVar("Results")
@@ -41,6 +41,10 @@ def run(
         del argv
         if not _DIR.value:
             raise InputError("--experiment_dir is missing: expected a folder to write to")
+        if app.GIN_FILE.value:
+            raise InputError("--gin_file: an experiment has its own; --gin_bindings changes single settings")
+        if app.DRY_RUN.value:
+            raise InputError("--dry_run: an experiment has none; --size smoke does all of it once")
         if _SIZE.value not in sizes:
             raise InputError(f"--size {_SIZE.value}: this experiment has {', '.join(sizes)}")
         from icl.compilation_cache import use_compilation_cache
