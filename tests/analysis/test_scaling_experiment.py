@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.loss_against_compute.run import SIZES, experiment, load
+from experiments.loss_against_compute.run import SIZES, corrected, experiment, load
+from icl.analysis.scaling_laws import Prediction
 from icl.data.tokenizer import load_tokenizer
 from icl.errors import InputError
 from icl.model import num_non_embedding_params
@@ -47,8 +48,19 @@ def test_the_command_predicts_the_largest_rung_before_it_trains_it(tmp_path: Pat
     assert {name: found[name] for name in before["prediction"]} == before["prediction"]
     assert found["error"] == found["loss"] / found["measured"] - 1
     assert found["within_interval"] == (found["low"] <= found["measured"] <= found["high"])
-    assert f"largest rung: predicted {found['loss']:.4f}" in done.stdout
+    assert f"corrected: predicted {found['loss']:.4f}" in done.stdout
+    assert all(not Path(point["name"]).is_absolute() for point in results["points"])
     assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_prediction_is_corrected_by_what_was_missed_one_rung_earlier() -> None:
+    """Divided by one plus the error; its interval is as much wider as the error is large."""
+    predicted = Prediction(loss=2.0, low=1.94, high=2.08, level=0.95, naive=2.2)
+    found = corrected(predicted, {"error": 0.04})
+    assert found["loss"] == pytest.approx(2.0 / 1.04) and found["naive"] == 2.2
+    assert found["low"] == pytest.approx(found["loss"] * (1 - 0.05))  # 0.03 and 0.04
+    assert found["high"] == pytest.approx(found["loss"] * (1 + 0.04 * 2**0.5))
+    assert corrected(predicted, None) == dataclasses.asdict(predicted)
 
 
 def test_a_target_that_was_trained_before_it_was_predicted_is_refused(tmp_path: Path) -> None:
