@@ -70,7 +70,7 @@ def wait_for_step(workdir: Path, step: int, hosts: Hosts) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_hosts_that_come_and_go_give_the_losses_of_one_process(tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert [code for code, _ in end(start(whole, devices=4, settings=[()]))] == [0]

@@ -32,6 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.extended
 def test_a_run_writes_its_steps_and_what_its_checkpoint_is(whole: Path) -> None:
     lines, description = _lines(whole), read_description(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -76,6 +77,7 @@ def test_many_devices_compute_what_one_does() -> None:
         np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.extended
 def test_the_loss_counts_the_points_of_the_curriculum_only() -> None:
     run = small_run(data={"first_points": 2, "noise": 0.0}, train={"batch_tokens": 8 * 9})
     setup = FunctionSetup(run, jax.devices()[:1])
@@ -90,6 +92,7 @@ def test_the_loss_counts_the_points_of_the_curriculum_only() -> None:
     assert other.loss > metrics.loss
 
 
+@pytest.mark.extended
 def test_parameters_are_read_back_and_other_functions_or_models_refused(whole: Path) -> None:
     params, description = restore(whole, small_run())
     assert description.params == sum(leaf.size for leaf in jax.tree.leaves(params))

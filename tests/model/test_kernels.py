@@ -131,7 +131,10 @@ def gradients(config: ModelConfig, partitioner: Partitioner | None, at: Any = No
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize("remat", ["none", "names", "full"])
+@pytest.mark.parametrize(
+    "remat",
+    ["none", *(pytest.param(policy, marks=pytest.mark.extended) for policy in ("names", "full"))],
+)
 def test_a_model_with_splash_has_the_gradients_of_the_reference(remat: Any) -> None:
     wanted = gradients(dataclasses.replace(MODEL, attention="reference"), None)
     splash = dataclasses.replace(MODEL, attention="splash", remat=remat)

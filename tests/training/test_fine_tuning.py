@@ -214,6 +214,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "development.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.extended
 def test_a_run_starts_with_the_parameters_of_the_checkpoint_in_its_own_shards(base: Path) -> None:
     setup = Setup(tuning_run(base))
     state = setup.init_state()
@@ -226,6 +227,7 @@ def test_a_run_starts_with_the_parameters_of_the_checkpoint_in_its_own_shards(ba
     assert not np.array_equal(jax.tree.leaves(other)[0], jax.tree.leaves(expected)[0])
 
 
+@pytest.mark.extended
 def test_the_best_step_is_kept_as_a_checkpoint_and_says_where_it_comes_from(base: Path, tuned: Path) -> None:
     measured = [(each["step"], Measured(each["right"], each["loss"])) for each in history(tuned)]
     assert [step for step, _ in measured] == [0, 2, 4, 6, 8, 10, 12]
@@ -281,6 +283,7 @@ def test_patience_ends_a_run_for_good(base: Path, tmp_path: Path) -> None:
     assert checked(tmp_path) == before
 
 
+@pytest.mark.extended
 def test_in_memory_it_comes_to_the_same_as_in_a_folder(base: Path, tuned: Path) -> None:
     tuner = FineTuner(tuning_run(base))
     found = tuner.tune(dataclasses.replace(SETTINGS, task="cipher-0"))
@@ -292,6 +295,7 @@ def test_in_memory_it_comes_to_the_same_as_in_a_folder(base: Path, tuned: Path) 
     assert found.flops > 3 * 12 * 8 * tuner.reading_flops([64]) * 0.5
 
 
+@pytest.mark.extended
 def test_another_start_or_a_folder_of_the_start_is_refused(base: Path, tuned: Path) -> None:
     run = tuning_run(base)
     other = dataclasses.replace(run, start=find_start(f"{base}@2"))
@@ -340,6 +344,7 @@ def test_a_public_model_is_a_start_like_any_other(tmp_path: Path) -> None:
         train(setup.run, folder)
 
 
+@pytest.mark.extended
 def test_a_description_without_a_start_is_what_it_was_before_there_were_any(base: Path) -> None:
     description = read_description(base)
     written = description.to_json()

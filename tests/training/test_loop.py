@@ -215,6 +215,7 @@ def test_resume_is_bit_exact_after_sigkill(tmp_path: Path) -> None:
     assert checksums[0] == checksums[1]
 
 
+@pytest.mark.extended
 def test_a_run_whose_batch_grows_resumes_to_the_same_losses(tmp_path: Path) -> None:
     """From 2 rows to 8; the run is given in tokens."""
     ramp = {"ramp_from": 128, "ramp_tokens": 12 * 64, "ramp_stages": 2, "accumulation_steps": 2}
