@@ -34,7 +34,7 @@ def run(
     Args:
       experiment: Takes its folder, what `sizes` has for the size asked for, and lines of gin.
       table: Lines that say what came out.
-      sizes: By "smoke", "cpu", "gpu", as many as there are.
+      sizes: By "smoke", "cpu" and "gpu".
     """
 
     def main(argv: Sequence[str]) -> int:
@@ -45,8 +45,6 @@ def run(
             raise InputError("--gin_file: an experiment has its own; --gin_bindings changes single settings")
         if app.DRY_RUN.value:
             raise InputError("--dry_run: an experiment has none; --size smoke does all of it once")
-        if _SIZE.value not in sizes:
-            raise InputError(f"--size {_SIZE.value}: this experiment has {', '.join(sizes)}")
         from icl.compilation_cache import use_compilation_cache
 
         use_compilation_cache()
@@ -57,9 +55,34 @@ def run(
     app.run(main)
 
 
+def seed_bindings(seed: int) -> list[str]:
+    """Lines of gin that give a run a training seed: of its first weights and of its rows."""
+    return [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+
+
+def train_to_end(run: Any, folder: Path) -> Path:
+    """Trains a run in a folder, or goes on there, and returns the folder.
+
+    Args:
+      run: A `RunConfig`, or the `FunctionRun` of a run on functions.
+      folder: Its own.
+
+    Raises:
+      InputError: a setting is wrong, or SIGTERM ended the run, with its state saved.
+    """
+    from icl.functions import setup
+    from icl.functions.config import FunctionRun
+    from icl.training.loop import train
+
+    ended = setup.train(run, folder) if isinstance(run, FunctionRun) else train(run, folder)
+    if not ended:
+        raise InputError("terminated: run the same command again to go on")
+    return folder
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole, or not at all."""
+    from icl.training.workdir import write_whole
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
+    write_whole(path, json.dumps(content) + "\n")

@@ -18,7 +18,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "said"),
     [
         ((), "--experiment_dir is missing"),
-        (("--experiment_dir", "{}/out", "--size", "gpu"), "--size gpu: this experiment has smoke, cpu"),
+        (("--experiment_dir", "{}/out", "--size", "tpu"), "flag --size=tpu"),
         (("--experiment_dir", "{}/out", "--dry_run"), "--dry_run: an experiment has none"),
         (
             ("--experiment_dir", "{}/out", "--gin_file", "runs/smoke.gin"),

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -62,16 +61,14 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     from icl.analysis.emergence_figures import draw_on_text
     from icl.analysis.heads import prefix_matching_chance
     from icl.config import load_runs
-    from icl.training.loop import train
 
     found: dict[str, list[Any]] = {}
     for seed in size.seeds:
-        own = [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+        own = seed_bindings(seed)
         for run in load_runs([str(Path(__file__).parent / size.gin)], [*own, *bindings]):
             workdir = folder / run.rung / f"seed_{seed}"
             probe = make_probe(run, size.rows)
-            if not train(run, workdir):
-                raise InputError("terminated: run the same command again to go on")
+            train_to_end(run, workdir)
             found.setdefault(run.rung, []).append(snapshots(run, workdir, probe))
     results = {
         "score": {"late": LATE, "early": EARLY, "around": AROUND},

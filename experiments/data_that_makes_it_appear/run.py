@@ -183,7 +183,8 @@ def probes(one: Planned, size: Size) -> list[Any]:
     """What a run is measured on."""
     import numpy as np
 
-    from icl.analysis.small_runs import Probe, present_answers, seen_inputs
+    from icl.analysis.losses import present_answers
+    from icl.analysis.small_runs import Probe, seen_inputs
     from icl.data.loader import stack
     from icl.data.rows import Rows
     from icl.data.tokenizer import load_tokenizer
@@ -194,7 +195,7 @@ def probes(one: Planned, size: Size) -> list[Any]:
     held_out = Rows(run.data, *made, "held_out")
     number, tasks = run.data.max_examples, held_out.components
     batch = stack([held_out[i] for i in range(size.probed * len(tasks))])
-    task_B, present_BK = np.asarray(batch.tasks_BT)[:, 0], present_answers(batch, number)
+    task_B, present_BK = np.asarray(batch.tasks_BT)[:, 0], present_answers(batch.examples_BT, number)
 
     def at(task: int, k: int) -> Any:
         counted_BK = present_BK & (task_B == task)[:, None]
@@ -210,7 +211,7 @@ def probes(one: Planned, size: Size) -> list[Any]:
     trained = stack([trained_rows[size.rows + i] for i in range(size.probed)])
     found = []
     for name, rows in (("held_out", batch), ("trained", trained)):
-        present_BK, seen_BK = present_answers(rows, number), seen_inputs(rows, number)
+        present_BK, seen_BK = present_answers(rows.examples_BT, number), seen_inputs(rows, number)
         unseen_BK = present_BK & ~seen_BK
         unseen_BK[:, 0] = False  # the first pair shown may tell which instance it is
         found.append(Probe(rows, {f"{name}_seen": present_BK & seen_BK, f"{name}_unseen": unseen_BK}))

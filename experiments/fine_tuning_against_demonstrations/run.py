@@ -18,7 +18,7 @@ from absl import flags
 
 from icl import experiment_command
 from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 _INFLECTION = flags.DEFINE_string("inflection", None, "Glob of lists of lemma, form, features; none English.")
 _INFLECTED = flags.DEFINE_string("inflected", None, "The English list: the real task.")
@@ -111,12 +111,10 @@ def experiment(
 def train_base(folder: Path, size: Size, seed: int, data: Data, bindings: Sequence[str]) -> str:
     """Trains the base model of a seed; returns its folder."""
     from icl.config import load_runs
-    from icl.training.loop import train
 
-    own = [f"inflection = {data.inflection!r}", f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+    own = [f"inflection = {data.inflection!r}", *seed_bindings(seed)]
     (run,) = load_runs([str(HERE / size.gin)], [*own, *bindings])
-    if not train(run, folder):
-        raise InputError("terminated: run the same command again to go on")
+    train_to_end(run, folder)
     return str(folder)
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -62,15 +61,14 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
     Raises:
       InputError: a setting is wrong, or a run was terminated.
     """
-    from icl.functions import figures, setup
+    from icl.functions import figures
     from icl.functions.transformer import num_params
 
     found: dict[str, Any] = {}
     for rung in size.rungs:
         runs = runs_of(size, rung, bindings)
         for seed, run in runs.items():
-            if not setup.train(run, workdir / rung / f"seed_{seed}"):
-                raise InputError("terminated: run the same command again to go on")
+            train_to_end(run, workdir / rung / f"seed_{seed}")
         run = next(iter(runs.values()))
         found[rung] = {
             "functions": f"{run.data.kind}, d = {run.data.dimension}, noise {run.data.noise:g}",

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -63,16 +62,14 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     """
     from icl.analysis.inner_loop import draw
     from icl.config import load_runs
-    from icl.training.loop import train
     from icl.training.setup import Setup
 
     runs: list[dict[str, Any]] = []
     for seed in size.seeds:
-        own = [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+        own = seed_bindings(seed)
         (run,) = load_runs([str(Path(__file__).parent / size.gin)], [*own, *bindings])
         workdir = folder / f"seed_{seed}"
-        if not train(run, workdir):
-            raise InputError("terminated: run the same command again to go on")
+        train_to_end(run, workdir)
         setup = Setup(run)
         runs.append({"seed": seed} | measure_run(setup, workdir, size))
         if seed == size.seeds[0]:

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -47,18 +46,16 @@ def experiment(folder: Path, size: str, bindings: Sequence[str]) -> dict[str, An
     """
     from icl.config import load_eval, load_runs
     from icl.evaluation.runner import evaluate
-    from icl.training.loop import train
     from icl.training.setup import Setup
 
     gin = [str(Path(__file__).parent / f"{size}.gin")]
     checkpoints = []
     groups: dict[str, list[str]] = {}
     for seed in TRAIN_SEEDS[size]:
-        own = [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+        own = seed_bindings(seed)
         for run in load_runs(gin, [*own, *bindings], RUNGS[size]):
             checkpoints.append(folder / f"seed_{seed}" / run.rung)
-            if not train(run, checkpoints[-1]):
-                raise InputError("terminated: run the same command again to go on")
+            train_to_end(run, checkpoints[-1])
             groups = groups or task_groups(Setup(run).tasks)
     asked = [task for tasks in groups.values() for task in tasks]
     config = dataclasses.replace(load_eval(gin, bindings).config, tasks=tuple(asked))

@@ -18,7 +18,7 @@ from absl import flags
 
 from icl import experiment_command
 from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -81,7 +81,6 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
         trained before it was predicted.
     """
     from icl.analysis.run_points import read_points
-    from icl.training.loop import train
 
     runs = {tokens: load(size, size.rungs, tokens, bindings) for tokens in size.tokens}
     (target,) = load(size, [size.target], size.target_tokens, bindings)
@@ -94,14 +93,12 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
         )
     for tokens, rungs in runs.items():
         for run in rungs:
-            if not train(run, smaller / f"{tokens}" / run.rung):
-                raise InputError("terminated: run the same command again to go on")
+            train_to_end(run, smaller / f"{tokens}" / run.rung)
     if not prediction.exists():
         points = read_points([smaller], rows=unseen)
         counts = {point.name: point.params for point in read_points([smaller], count="all")}
         write_json(prediction, predict(points, counts, target, smaller))
-    if not train(target, largest / target.rung):
-        raise InputError("terminated: run the same command again to go on")
+    train_to_end(target, largest / target.rung)
     return conclude(workdir, unseen)
 
 

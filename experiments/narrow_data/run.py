@@ -15,8 +15,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -94,12 +93,10 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
 def train_base(folder: Path, size: Size, seed: int, bindings: Sequence[str]) -> str:
     """Trains the base model of a seed; returns its folder."""
     from icl.config import load_runs
-    from icl.training.loop import train
 
-    own = [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+    own = seed_bindings(seed)
     (run,) = load_runs([str(HERE / size.gin)], [*own, *bindings])
-    if not train(run, folder):
-        raise InputError("terminated: run the same command again to go on")
+    train_to_end(run, folder)
     return str(folder)
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -66,7 +65,6 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
       InputError: a setting is wrong, or a run was terminated.
     """
     from icl.analysis.label_figures import Trained, draw
-    from icl.training.loop import train
 
     found: dict[float, list[Trained]] = {}
     for share in SHARES:
@@ -74,8 +72,7 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
         for seed in size.seeds:
             for run in load(size, share, seed, bindings):
                 folder = workdir / f"renamed_{round(100 * share)}" / run.rung / f"seed_{seed}"
-                if not train(run, folder):
-                    raise InputError("terminated: run the same command again to go on")
+                train_to_end(run, folder)
                 folders.setdefault(run.rung, []).append(folder)
         found[share] = [measure(name, of_model, size) for name, of_model in folders.items()]
     results = {

@@ -13,8 +13,7 @@ from typing import Any
 from absl import flags
 
 from icl import experiment_command
-from icl.errors import InputError
-from icl.experiment_command import write_json
+from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 flags.adopt_module_key_flags(experiment_command)
 
@@ -34,7 +33,11 @@ class Size:
     rows: int
 
 
-SIZES = {"smoke": Size("smoke.gin", (0,), 32), "cpu": Size("cpu.gin", (0, 1, 2), 256)}
+SIZES = {
+    "smoke": Size("smoke.gin", (0,), 32),
+    "cpu": Size("cpu.gin", (0, 1, 2), 256),
+    "gpu": Size("gpu.gin", (0, 1, 2, 3, 4), 2048),
+}
 KS = (0, 1, 4, 16)
 LATE, EARLY = 62, 5
 """Tokens of the in-context-learning score: the values after 20 demonstrations, and after one."""
@@ -60,16 +63,14 @@ def experiment(workdir: Path, size: Size, bindings: Sequence[str]) -> dict[str, 
     from icl.analysis.emergence_figures import draw
     from icl.analysis.heads import prefix_matching_chance
     from icl.config import load_runs
-    from icl.training.loop import train
 
     found: dict[str, list[Any]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
     for seed in size.seeds:
-        own = [f"TrainConfig.seed = {seed}", f"DataConfig.seed = {seed}"]
+        own = seed_bindings(seed)
         for run in load_runs([str(Path(__file__).parent / size.gin)], [*own, *bindings]):
             folder = workdir / run.rung / f"seed_{seed}"
-            if not train(run, folder):
-                raise InputError("terminated: run the same command again to go on")
+            train_to_end(run, folder)
             snapshots, ablated = measure_run(run, folder, size.rows)
             found.setdefault(run.rung, []).append(snapshots)
             measured.setdefault(run.rung, []).append(
@@ -99,15 +100,17 @@ def measure_run(run: Any, folder: Path, rows: int) -> tuple[list[Any], list[dict
     from icl.analysis import emergence
     from icl.analysis.heads import repeated_tokens, usual_tokens
     from icl.analysis.losses import ablate_each_head
+    from icl.data.loader import stack
     from icl.data.rows import Rows
     from icl.training.checkpoints import restore_params
     from icl.training.setup import Setup
 
     setup = Setup(run)
-    held_out = emergence.first_rows(Rows(run.data, setup.tasks, setup.tokenizer, "held_out"), rows)
+    held_out = Rows(run.data, setup.tasks, setup.tokenizer, "held_out")
+    episodes = stack([held_out[i] for i in range(rows)])
     counts = emergence.token_counts(setup.rows, COUNTED_ROWS, setup.model.vocab_size)
     probe = emergence.Probe(
-        rows=held_out,
+        rows=episodes,
         repeated=repeated_tokens(usual_tokens(counts), setup.tokenizer.start_id),
         num_examples=max(KS) + 1,
         late=LATE,
@@ -119,7 +122,7 @@ def measure_run(run: Any, folder: Path, rows: int) -> tuple[list[Any], list[dict
         emergence.write_snapshots(kept, [emergence.measure(folder, step, probe) for step in steps])
     snapshots = emergence.read_snapshots(kept)
     params, description = restore_params(folder)
-    ablations = ablate_each_head(description.model, params, [held_out], num_examples=probe.num_examples)
+    ablations = ablate_each_head(description.model, params, [episodes], num_examples=probe.num_examples)
     last = snapshots[-1]
     ablated = [
         {

@@ -21,10 +21,10 @@ from icl.analysis.losses import (
     token_scores,
 )
 from icl.data.batch import Batch
-from icl.data.loader import stack
 from icl.data.rows import Rows
 from icl.errors import InputError
 from icl.training.checkpoints import restore_params
+from icl.training.workdir import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +88,6 @@ def token_counts(rows: Rows, number: int, vocab_size: int) -> np.ndarray:
         inputs_T, segments_T = np.asarray(rows[i].inputs_BT), np.asarray(rows[i].segments_BT)
         counts_V += np.bincount(inputs_T[segments_T > 0], minlength=vocab_size)
     return counts_V
-
-
-def first_rows(rows: Rows, number: int) -> Batch:
-    """The first rows as one batch of arrays."""
-    return jax.tree.map(np.asarray, stack([rows[i] for i in range(number)]))
 
 
 def measure(workdir: Path, step: int, probe: Probe) -> Snapshot:
@@ -173,9 +168,7 @@ def half_rise(
 
 def write_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
     """Writes snapshots as JSON, whole or not at all."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps([dataclasses.asdict(snapshot) for snapshot in snapshots]) + "\n")
-    beside.replace(path)
+    write_whole(path, json.dumps([dataclasses.asdict(snapshot) for snapshot in snapshots]) + "\n")
 
 
 def read_snapshots(path: Path) -> list[Snapshot]:

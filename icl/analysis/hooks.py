@@ -20,7 +20,7 @@ from icl.model.attention import apply_pattern, attention_pattern
 from icl.model.block import Block, make_context
 from icl.model.config import ModelConfig
 from icl.model.spans import Span
-from icl.model.transformer import Params, embed, final_norm, unembed, unroll_of
+from icl.model.transformer import Params, embed, final_norm, unroll_of
 from icl.parallel import Partitioner
 
 Site = Literal["residual", "pattern", "values", "heads", "attention", "mlp"]
@@ -123,23 +123,6 @@ def run_with_hooks(
     x_BTD, read = jax.lax.scan(group, x_BTD, xs, unroll=unroll_of(config, partitioner))
     activations = jax.tree.map(lambda leaf: leaf.reshape(config.num_layers, *leaf.shape[2:]), read)
     return Hooked(final_norm(config, params, x_BTD), x_BTD, activations)
-
-
-def logits_with_hooks(
-    config: ModelConfig,
-    params: Params,
-    inputs_BT: jax.Array,
-    segments_BT: jax.Array,
-    positions_BT: jax.Array,
-    *,
-    edits: Mapping[Site, Edit] | None = None,
-    partitioner: Partitioner | None = None,
-) -> jax.Array:
-    """Next-token logits, float32 [batch, length, vocab], with some activations replaced."""
-    hooked = run_with_hooks(
-        config, params, inputs_BT, segments_BT, positions_BT, edits=edits, partitioner=partitioner
-    )
-    return unembed(config, params, hooked.hidden_BTD)
 
 
 def whole_rows(config: ModelConfig, inputs_BT: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:

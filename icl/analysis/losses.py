@@ -101,13 +101,27 @@ def exact_by_demonstration(
         examples_BT: the example that the target answers, -1 where it answers none; a row holds one episode.
         num_examples: how many to report; later ones are left out.
     """
-    wrong_BT = (np.asarray(best_BT) != np.asarray(targets_BT)).astype(np.float64)
-    in_answer_BTK = np.asarray(examples_BT)[..., None] == np.arange(num_examples)
-    present_BK = in_answer_BTK.any(axis=1)
-    exact_BK = present_BK & ((wrong_BT[..., None] * in_answer_BTK).sum(axis=1) == 0)
-    number_K = present_BK.sum(axis=0).astype(np.float64)
+    exact_BK = exact_answers(best_BT, targets_BT, examples_BT, num_examples)
+    number_K = present_answers(examples_BT, num_examples).sum(axis=0).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return Means(exact_BK.sum(axis=0) / number_K, number_K)
+
+
+def exact_answers(
+    best_BT: ArrayLike, targets_BT: ArrayLike, examples_BT: ArrayLike, num_examples: int
+) -> np.ndarray:
+    """Whether every token of an answer is the likeliest, [rows, num_examples]; false where there is none.
+
+    Arguments as of `exact_by_demonstration`.
+    """
+    wrong_BT = np.asarray(best_BT) != np.asarray(targets_BT)
+    in_answer_BTK = np.asarray(examples_BT)[..., None] == np.arange(num_examples)
+    return in_answer_BTK.any(axis=1) & ~(in_answer_BTK & wrong_BT[..., None]).any(axis=1)
+
+
+def present_answers(examples_BT: ArrayLike, num_examples: int) -> np.ndarray:
+    """Whether a row has an answer after so many demonstrations, [rows, num_examples]."""
+    return (np.asarray(examples_BT)[..., None] == np.arange(num_examples)).any(axis=1)
 
 
 def in_context_learning_score(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icl import model
-from icl.analysis.losses import token_scores
+from icl.analysis.losses import exact_answers, token_scores
 from icl.data.batch import Batch
 from icl.data.keys import generator
 from icl.data.loader import stack
@@ -31,6 +31,7 @@ from icl.tasks.registry import build_tasks
 from icl.training.config import RunConfig, TrainConfig
 from icl.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from icl.training.step import TrainState, make_train_step
+from icl.training.workdir import write_whole
 
 
 class Probe(NamedTuple):
@@ -196,7 +197,7 @@ def measure(config: ModelConfig, params: Any, probes: Sequence[Probe]) -> dict[s
     for probe in probes:
         best_BT = np.asarray(token_scores(config, params, probe.rows).best_BT)
         num_examples = next(iter(probe.counted.values())).shape[1]
-        exact_BK = exact_answers(best_BT, probe.rows, num_examples)
+        exact_BK = exact_answers(best_BT, probe.rows.targets_BT, probe.rows.examples_BT, num_examples)
         for name, counted_BK in probe.counted.items():
             found[name] = round(float(exact_BK[counted_BK].mean()), 4)
     return found
@@ -212,18 +213,6 @@ def counts(probes: Sequence[Probe]) -> dict[str, int]:
     if empty := [name for name, number in found.items() if not number]:
         raise InputError(f"scores {empty}: none of the rows' answers counts for them; expected more rows")
     return found
-
-
-def exact_answers(best_BT: np.ndarray, rows: Batch, num_examples: int) -> np.ndarray:
-    """Whether every token of an answer is the likeliest, [rows, num_examples]; false where there is none."""
-    wrong_BT = best_BT != np.asarray(rows.targets_BT)
-    in_answer_BTK = np.asarray(rows.examples_BT)[..., None] == np.arange(num_examples)
-    return in_answer_BTK.any(axis=1) & ~(in_answer_BTK & wrong_BT[..., None]).any(axis=1)
-
-
-def present_answers(rows: Batch, num_examples: int) -> np.ndarray:
-    """Whether a row has an answer after so many demonstrations, [rows, num_examples]."""
-    return (np.asarray(rows.examples_BT)[..., None] == np.arange(num_examples)).any(axis=1)
 
 
 def seen_inputs(rows: Batch, num_examples: int) -> np.ndarray:
@@ -261,9 +250,7 @@ def fading(values: Sequence[float]) -> float:
 def write_trace(path: Path, trace: Trace) -> None:
     """Writes a trace whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(dataclasses.asdict(trace)) + "\n")
-    beside.replace(path)
+    write_whole(path, json.dumps(dataclasses.asdict(trace)) + "\n")
 
 
 def read_trace(path: Path) -> Trace:

@@ -14,7 +14,6 @@ from icl.analysis.emergence import (
     Probe,
     Snapshot,
     doublings,
-    first_rows,
     half_rise,
     measure,
     read_snapshots,
@@ -26,6 +25,7 @@ from icl.analysis.heads import repeated_tokens
 from icl.analysis.losses import exact_by_demonstration
 from icl.data.batch import Batch
 from icl.data.config import DataConfig
+from icl.data.loader import stack
 from icl.data.rows import Rows
 from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
@@ -140,7 +140,7 @@ def test_counts_are_those_of_the_rows() -> None:
     config = DataConfig(row_length=32, weights={"recall": 1})
     rows = Rows(config, build_tasks({"recall": Recall(separator="")}), ByteTokenizer())
     counts_V = token_counts(rows, 5, 264)
-    batch = first_rows(rows, 5)
+    batch = stack([rows[i] for i in range(5)])
     assert np.asarray(batch.inputs_BT).shape == (5, 32)
     assert counts_V.sum() == (np.asarray(batch.segments_BT) > 0).sum()
     assert counts_V[ByteTokenizer.start_id] == sum(

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 
 from icl.analysis import small_runs
-from icl.analysis.losses import exact_by_demonstration
+from icl.analysis.losses import present_answers
 from icl.analysis.small_run_figures import Panel, draw
 from icl.analysis.small_runs import (
     Probe,
     Trace,
     batch_places,
-    exact_answers,
     fading,
     half_way,
     measure,
-    present_answers,
     read_trace,
     seen_inputs,
     train_and_probe,
@@ -59,7 +57,7 @@ def episodes(split: Any, number: int = 32) -> Batch:
 
 def probe(split: Any) -> Probe:
     rows = episodes(split)
-    return Probe(rows, {split: present_answers(rows, EXAMPLES)})
+    return Probe(rows, {split: present_answers(rows.examples_BT, EXAMPLES)})
 
 
 def run_small(**train: Any) -> Trace:
@@ -137,15 +135,6 @@ def test_inputs_of_several_tokens_are_seen_as_wholes() -> None:
             :EXAMPLES
         ]
         assert seen_BK[row].tolist() == [word in words[:k] for k, word in enumerate(words)]
-
-
-def test_exact_answers_are_those_of_the_curve() -> None:
-    rows, rng = episodes("held_out"), np.random.default_rng(0)
-    best_BT = np.where(rng.random(np.shape(rows.targets_BT)) < 0.8, rows.targets_BT, 0)
-    exact_BK, present_BK = exact_answers(best_BT, rows, EXAMPLES), present_answers(rows, EXAMPLES)
-    curve = exact_by_demonstration(best_BT, rows.targets_BT, rows.examples_BT, EXAMPLES)
-    np.testing.assert_allclose(exact_BK.sum(0) / present_BK.sum(0), curve.mean)
-    assert 0.3 < exact_BK.mean() < 0.9
 
 
 def test_rises_and_fades_are_found() -> None:
