@@ -95,16 +95,18 @@ def experiment(
     if bases and len(bases) != len(size.seeds):
         raise InputError(f"--base_checkpoint: {len(bases)} of them; expected {len(size.seeds)}, one a seed")
     measured: list[dict[str, Any]] = []
+    chance: dict[str, float] = {}
     for number, seed in enumerate(size.seeds):
         of_seed = folder / f"seed_{seed}"
         base = bases[number] if bases else train_base(of_seed / "base", size, seed, data, bindings)
         sides = Sides(base, size, data)
+        chance = sides.chance()
         prompted = sides.prompt(of_seed / "prompted")
         tuned = tune(sides, of_seed / "tuned", seed, list(prompted))
         measured.append({"prompted": prompted, "tuned": tuned})
-    results = {"learning_rate": size.rate, "tasks": conclude(measured, size, sides.chance())}
+    results = {"learning_rate": size.rate, "tasks": conclude(measured, size, chance)}
     write_json(folder / "results.json", results)
-    draw_figure(folder / "worth.png", measured, size, sides.chance())
+    draw_figure(folder / "worth.png", measured, size, chance)
     return results
 
 

@@ -65,6 +65,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
     from icl.training.setup import Setup
 
     runs: list[dict[str, Any]] = []
+    setups = []
     for seed in size.seeds:
         own = seed_bindings(seed)
         (run,) = load_runs([str(Path(__file__).parent / size.gin)], [*own, *bindings])
@@ -72,12 +73,12 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
         train_to_end(run, workdir)
         setup = Setup(run)
         runs.append({"seed": seed} | measure_run(setup, workdir, size))
-        if seed == size.seeds[0]:
-            shown, losses = drawn_row(setup, workdir, (size.steps[0], size.steps[-1]))
-            tokenizer, components = setup.tokenizer, setup.rows.components
-    results = {"steps": list(size.steps), "components": list(components), "runs": runs}
+        setups.append(setup)
+    first = setups[0]
+    shown, losses = drawn_row(first, folder / f"seed_{size.seeds[0]}", (size.steps[0], size.steps[-1]))
+    results = {"steps": list(size.steps), "components": list(first.components), "runs": runs}
     write_json(folder / "results.json", results)
-    (folder / "inner_loop.png").write_bytes(draw(results, shown, losses, tokenizer))
+    (folder / "inner_loop.png").write_bytes(draw(results, shown, losses, first.tokenizer))
     return results
 
 

@@ -8,7 +8,7 @@ Run again, it goes on where it stopped. See the README beside this file.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from absl import flags
 
@@ -45,7 +45,12 @@ SIZES = {
 SHARES = (0.5, 0.0)
 """Of the training episodes, those whose classes have other names than usual."""
 TASK = "word_class"
-CONDITIONS = ("gold", "random_labels", "flipped_labels", "abstract_labels")
+CONDITIONS: tuple[Literal["gold", "random_labels", "flipped_labels", "abstract_labels"], ...] = (
+    "gold",
+    "random_labels",
+    "flipped_labels",
+    "abstract_labels",
+)
 KS = (0, 1, 2, 4, 8, 16)
 ORDERS, ORDERED_K = 8, 4
 

@@ -145,8 +145,9 @@ def summary(snapshots: Sequence[Any]) -> dict[str, Any]:
 
     steps = [snapshot.step for snapshot in snapshots]
     layer, head = snapshots[-1].best_head()
+    exact = {f"K={k}": [snapshot.exact_match[k] for snapshot in snapshots] for k in KS}
     curves = {
-        "exact_match": {f"K={k}": [snapshot.exact_match[k] for snapshot in snapshots] for k in KS},
+        "exact_match": exact,
         "loss": {f"K={k}": [snapshot.loss[k] for snapshot in snapshots] for k in KS},
         "in_context_learning": [snapshot.in_context_learning for snapshot in snapshots],
         **{
@@ -156,7 +157,7 @@ def summary(snapshots: Sequence[Any]) -> dict[str, Any]:
     }
     of_best = [snapshot.prefix_matching[layer][head] for snapshot in snapshots]
     rises = {
-        "exact_match": half_rise(steps, curves["exact_match"][f"K={max(KS)}"], least=LEAST["exact_match"]),
+        "exact_match": half_rise(steps, exact[f"K={max(KS)}"], least=LEAST["exact_match"]),
         "prefix_matching": half_rise(steps, of_best, least=LEAST["prefix_matching"]),
     }
     return {"best_head": [layer + 1, head + 1], "half_rise": rises, "steps": steps, "curves": curves}

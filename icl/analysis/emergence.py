@@ -21,7 +21,7 @@ from icl.analysis.losses import (
     token_scores,
 )
 from icl.data.batch import Batch
-from icl.data.rows import Rows
+from icl.data.loader import Addressed
 from icl.errors import InputError
 from icl.training.checkpoints import restore_params
 from icl.training.workdir import write_whole
@@ -81,7 +81,7 @@ class Snapshot:
         return int(layer), int(head)
 
 
-def token_counts(rows: Rows, number: int, vocab_size: int) -> np.ndarray:
+def token_counts(rows: Addressed, number: int, vocab_size: int) -> np.ndarray:
     """How often each token is read in the first `number` rows, [vocab]."""
     counts_V = np.zeros(vocab_size, np.int64)
     for i in range(number):

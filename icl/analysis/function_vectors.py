@@ -32,7 +32,8 @@ _MOST_DRAWN = 1000
 class Prompts(NamedTuple):
     """Prompts of one length: `inputs_BT` (what stands behind `last_B` is padding) and their answers.
 
-    `last_B` is the last position of each prompt, `answers_B` the first token of its right answer.
+    `last_B` is the last position of each prompt, `answers_B` the first token of its right answer. A space
+    that all answers begin with still belongs to the prompt, where it is a token of its own.
     """
 
     inputs_BT: np.ndarray
@@ -61,7 +62,8 @@ def draw_prompts(
 ) -> Prompts:
     """Prompts of one task instance, written as in training rows, without instruction.
 
-    Prompt i has the same demonstrations and query with shuffled labels and without.
+    Prompt i has the same demonstrations and query with shuffled labels and without. The query is one to test:
+    where an instance keeps such apart, training never showed it.
 
     Args:
         task: how examples are written.
@@ -78,25 +80,31 @@ def draw_prompts(
     if shuffled and demonstrations < 2:
         raise InputError(f"prompts with shuffled labels: {demonstrations} demonstrations; expected 2 or more")
     writer = EpisodeWriter(tokenizer)
+    shared = tuple(tokenizer.encode(task.template.target_prefix))
     rows: list[list[int]] = []
     answers: list[int] = []
     for number in range(count):
         rng = generator("function vectors", task.name, instance.name, seed, number)
-        shown = list(itertools.islice(_distinct(instance.demonstrations(rng)), demonstrations + 1))
-        if len(shown) <= demonstrations:
+        shown = list(itertools.islice(_distinct(instance.demonstrations(rng)), demonstrations))
+        inputs = {example.input for example in shown}
+        asked = (one for one in _distinct(instance.episode(rng)) if one.input not in inputs)
+        query = next(asked, None)
+        if len(shown) < demonstrations or query is None:
+            found = len(shown) + (query is not None)
             raise InputError(
-                f"task {task.name!r} ({instance.name}): {len(shown)} examples; expected at least"
+                f"task {task.name!r} ({instance.name}): {found} examples; expected at least"
                 f" {demonstrations + 1}, demonstrations and a query"
             )
-        *shown, query = shown
         targets = [writer.answer(task.template, example) for example in shown]
         if shuffled:
             targets = _deranged(targets, rng)
         row = [tokenizer.start_id]
         for example, target in zip(shown, targets, strict=True):
             row += [*writer.context(task.template, example), *target]
-        rows.append([*row, *writer.context(task.template, query)])
-        answers.append(writer.answer(task.template, query)[0])
+        answer = writer.answer(task.template, query)
+        lead = len(shared) if answer[: len(shared)] == shared else 0
+        rows.append([*row, *writer.context(task.template, query), *answer[:lead]])
+        answers.append(answer[lead])
     length = max(map(len, rows))
     padded = [row + [tokenizer.pad_id] * (length - len(row)) for row in rows]
     return Prompts(

@@ -31,8 +31,12 @@ class Panel:
     curves: Mapping[str, Sequence[Sequence[float]]]
 
 
-def draw(panels: Sequence[Panel]) -> bytes:
+def draw(panels: Sequence[Panel], label: str = "exact answers (%)") -> bytes:
     """A figure of all panels, as PNG; a score has the same colour wherever it stands.
+
+    Args:
+      panels: From left to right in each row.
+      label: What the scores are.
 
     Raises:
       InputError: there is no panel, or a curve is not as long as its panel's `x`.
@@ -52,7 +56,7 @@ def draw(panels: Sequence[Panel]) -> bytes:
                 axes.set_axis_off()
             for axes, panel in zip(grid[i], of_row[row], strict=False):
                 _draw_panel(axes, panel, colours)
-            grid[i, 0].set_ylabel("exact answers (%)")
+            grid[i, 0].set_ylabel(label)
         handles = [Line2D([], [], color=colours[name], linewidth=1.8, label=name) for name in names]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         return png(figure)

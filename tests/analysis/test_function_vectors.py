@@ -1,6 +1,8 @@
 """Function vectors of a model in which one head, written by hand, carries what the prompts have in common."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -200,3 +202,21 @@ def test_what_cannot_be_is_refused() -> None:
     learned = dataclasses.replace(config, positions="learned", max_length=4)
     with pytest.raises(InputError, match="rows of 10 tokens: the model was made for 4"):
         answer_probabilities(learned, params, TOLD)
+
+
+def test_queries_are_those_kept_apart_and_a_shared_space_is_no_answer(tmp_path: Path) -> None:
+    """Of a pool in which the test part has outputs of its own."""
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps([{"input": f"w{i}", "output": f"{i}x"} for i in range(60)]))
+    (task,) = FAMILIES["files"](glob=str(path)).build("files")
+    tokenizer = ByteTokenizer()
+    instance = task.instance("held_out", 0)
+    tested = {query.example.input for query in task.queries("held_out")}
+    drawn = draw_prompts(task, instance, tokenizer, demonstrations=3, count=20)
+    for row, last, answer in zip(drawn.inputs_BT, drawn.last_B, drawn.answers_B, strict=True):
+        *shown, asked = tokenizer.decode(row[: last + 1]).split("\n")
+        assert asked.endswith(" -> ")
+        name = asked.removesuffix(" -> ")
+        assert name in tested
+        assert not tested & {line.split(" ->")[0] for line in shown}
+        assert tokenizer.decode([int(answer)]) == name[1]

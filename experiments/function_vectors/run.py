@@ -1,0 +1,314 @@
+"""Function vectors or induction heads: which heads few-shot answers need, and whether a vector does the task.
+
+    python -m experiments.function_vectors.run --experiment_dir DIR --gin_bindings "tasks = 'TASKS/*.json*'"
+
+Its models are those of `experiments.k_curves_by_size`; `--ladder_dir` takes the ones trained there. Run
+again, it goes on where it stopped. See the README beside this file.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from absl import flags
+
+from experiments.k_curves_by_size import run as ladder
+from icl import experiment_command
+from icl.errors import InputError
+from icl.experiment_command import seed_bindings, train_to_end, write_json
+
+_LADDER = flags.DEFINE_string(
+    "ladder_dir", None, "Folder of experiments.k_curves_by_size, whose models are taken; default: its own."
+)
+flags.adopt_module_key_flags(experiment_command)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is done.
+
+    Attributes:
+      ladder: Which size of the ladder the models are of.
+      rungs: Its models that are looked into.
+      prompts: Of every kind and task instance.
+      demonstrations: In each.
+      least: How much demonstrations have to bring (0..1) for a task to count.
+      removed: Numbers of heads that are taken away.
+      draws: Random sets of heads.
+    """
+
+    ladder: str
+    rungs: tuple[str, ...]
+    prompts: int
+    demonstrations: int
+    least: float
+    removed: tuple[int, ...]
+    draws: int
+
+
+SIZES = {
+    "smoke": Size("smoke", ("w16",), 4, 2, -1.0, (1,), 1),
+    "cpu": Size("cpu", ("p300k", "p1m"), 48, 5, 0.1, (1, 2, 3, 4, 6, 8), 4),
+    "gpu": Size("gpu", ("p1m", "p10m", "p30m"), 128, 5, 0.1, (1, 2, 4, 8, 16, 24), 8),
+}
+VECTOR_SHARE = 0.2
+"""Of all heads: those whose outputs make up a function vector."""
+INSTANCES = 3
+"""Of each synthetic family, where it has so many."""
+HELD_OUT_ROWS = 64
+COUNTED_ROWS = 200
+LETTERS, REPEATS, SAMPLES = 16, 4, 16
+"""Of the repeated random tokens."""
+
+
+def experiment(
+    folder: Path, size: Size, bindings: Sequence[str], ladder_folder: Path | None = None
+) -> dict[str, Any]:
+    """Trains the models that are not there, looks into them, writes `results.json` and `heads.png`.
+
+    Args:
+      folder: Folder to write to; what it holds already is gone on with.
+      size: How much is done.
+      bindings: Lines of gin that win over the ladder's; they name the word tasks.
+      ladder_folder: Where the models are, or are trained; `folder` by default.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      InputError: a setting is wrong, or a run was terminated.
+    """
+    from icl.config import load_runs
+
+    gin = [str(Path(ladder.__file__).parent / f"{size.ladder}.gin")]
+    found: dict[str, list[Any]] = {rung: [] for rung in size.rungs}
+    for seed in ladder.TRAIN_SEEDS[size.ladder]:
+        for run in load_runs(gin, [*seed_bindings(seed), *bindings], size.rungs):
+            trained = train_to_end(run, (ladder_folder or folder) / f"seed_{seed}" / run.rung)
+            kept = folder / "heads" / f"{run.rung}_{seed}.json"
+            if not kept.exists():
+                write_json(kept, {"seed": seed} | look_into(trained, run, size))
+            found[run.rung].append(json.loads(kept.read_text()))
+    results = {"demonstrations": size.demonstrations, "removed": [0, *size.removed], "models": found}
+    write_json(folder / "results.json", results)
+    (folder / "heads.png").write_bytes(draw_figure(results))
+    return results
+
+
+def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
+    """Scores of all heads of a model, and what it answers without some of them, or with a vector added."""
+    import numpy as np
+
+    from icl.analysis import head_roles
+    from icl.analysis.emergence import token_counts
+    from icl.analysis.function_vectors import indirect_effects, mean_last_outputs
+    from icl.analysis.heads import head_scores, repeated_tokens, usual_tokens
+    from icl.analysis.losses import mean_head_outputs
+    from icl.data.loader import stack
+    from icl.data.rows import Rows
+    from icl.training.checkpoints import restore_params
+    from icl.training.setup import Setup
+
+    setup = Setup(run)
+    params, description = restore_params(trained)
+    config = description.model
+    asked, groups = ask_all(setup, size)
+    without = {name: head_roles.accuracy(config, params, one.alone) for name, one in asked.items()}
+    gains = {
+        name: head_roles.accuracy(config, params, one.chosen_by) - without[name]
+        for name, one in asked.items()
+    }
+    asked = {name: one for name, one in asked.items() if gains[name] >= size.least}
+    if not asked:
+        raise InputError(f"{run.rung}: demonstrations bring {size.least} in no task; expected one or more")
+    vectors = {name: mean_last_outputs(config, params, one.chosen_by) for name, one in asked.items()}
+    effects = {
+        name: indirect_effects(config, params, one.untold, vectors[name]) for name, one in asked.items()
+    }
+    effects_LH = np.mean(list(effects.values()), axis=0)
+    counts = token_counts(setup.rows, COUNTED_ROWS, setup.model.vocab_size)
+    repeated = repeated_tokens(
+        usual_tokens(counts), setup.tokenizer.start_id, length=LETTERS, repeats=REPEATS, samples=SAMPLES
+    )
+    scores = head_scores(config, params, repeated)
+    held_out = Rows(run.data, setup.tasks, setup.tokenizer, "held_out")
+    means_LHK = mean_head_outputs(config, params, [stack([held_out[i] for i in range(HELD_OUT_ROWS)])])
+
+    def answered(heads: Any) -> dict[str, float]:
+        right = {
+            name: head_roles.accuracy(config, params, one.judged_by, heads, means_LHK)
+            for name, one in asked.items()
+        }
+        copied = head_roles.copying_accuracy(config, params, repeated, heads, means_LHK)
+        return head_roles.mean_by_group(right, groups) | {COPYING: copied}
+
+    removed: dict[str, list[dict[str, float]]] = {}
+    overlaps = []
+    intact = answered(())
+    for count in size.removed:
+        sets = head_roles.head_sets(effects_LH, scores.prefix_matching, count, draws=size.draws)
+        overlaps.append(head_roles.overlap(*sets[head_roles.CARRY], *sets[head_roles.MATCH]))
+        for kind, of_kind in sets.items():
+            each = [answered(heads) for heads in of_kind]
+            means = {name: fmean(one[name] for one in each) for name in each[0]}
+            removed.setdefault(kind, [intact]).append(means)
+    return {
+        "tasks": {name: round(gain, 3) for name, gain in gains.items()},
+        "counted": list(asked),
+        "effects": effects_LH.round(4).tolist(),
+        "prefix_matching": scores.prefix_matching.round(3).tolist(),
+        "copying": scores.copying.round(3).tolist(),
+        "rank_correlation": round(head_roles.rank_correlation(effects_LH, scores.prefix_matching), 3),
+        "overlap": overlaps,
+        "removed": {
+            kind: {name: [round(one[name], 4) for one in by_count] for name in by_count[0]}
+            for kind, by_count in removed.items()
+        },
+        "vector": inject(config, params, asked, groups, vectors, effects_LH),
+    }
+
+
+COPYING = "repeated random letters"
+
+
+def ask_all(setup: Any, size: Size) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Prompts by task instance, and the names of the instances by group."""
+    from icl.analysis.head_roles import ask
+
+    asked: dict[str, Any] = {}
+    groups: dict[str, list[str]] = {}
+    for family, tasks in setup.tasks.items():
+        if family in ladder.BATTERY:
+            continue
+        for task in tasks:
+            of_family = "word tasks trained on" if task.trained else "word tasks kept out"
+            group = of_family if family == "files" else f"new instances of {family}".replace("_", " ")
+            number = task.num_instances("held_out")
+            for i in range(INSTANCES if number is None else min(number, INSTANCES)):
+                name = task.name if number == 1 else f"{task.name} {i}"
+                instance = task.instance("held_out", i)
+                try:
+                    one = ask(
+                        task,
+                        instance,
+                        setup.tokenizer,
+                        demonstrations=size.demonstrations,
+                        count=size.prompts,
+                    )
+                except InputError:  # an instance of fewer examples
+                    continue
+                if one.judged_by.last_B.max() < setup.run.data.row_length:
+                    asked[name] = one
+                    groups.setdefault(group, []).append(name)
+    return asked, groups
+
+
+def inject(
+    config: Any,
+    params: Any,
+    asked: Mapping[str, Any],
+    groups: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, Any],
+    effects_LH: Any,
+) -> dict[str, Any]:
+    """What each task's vector does to prompts without demonstrations.
+
+    The layer is that with the most right answers on the prompts that heads are chosen by.
+    """
+    from icl.analysis import head_roles
+    from icl.analysis.function_vectors import effect_of_vector, function_vector, top_heads
+
+    heads = top_heads(effects_LH, max(1, round(VECTOR_SHARE * effects_LH.size)))
+    of_task = {name: function_vector(config, params, vectors[name], heads) for name in asked}
+
+    def with_vector(name: str, prompts: Any, layer: int) -> Any:
+        return effect_of_vector(config, params, prompts, of_task[name], layer)
+
+    by_layer = [
+        fmean(with_vector(name, one.alone, layer).accuracy_after for name, one in asked.items())
+        for layer in range(config.num_layers)
+    ]
+    layer = by_layer.index(max(by_layer))
+    effects = {name: with_vector(name, one.judged_alone, layer) for name, one in asked.items()}
+    shown = {name: head_roles.accuracy(config, params, one.judged_by) for name, one in asked.items()}
+    # The vector of the next task in the list: what any vector does.
+    names = list(asked)
+    wrong = {
+        name: effect_of_vector(
+            config, params, asked[name].judged_alone, of_task[names[(i + 1) % len(names)]], layer
+        )
+        for i, name in enumerate(names)
+    }
+    measured = {
+        "without": {name: one.accuracy_before for name, one in effects.items()},
+        "with the vector": {name: one.accuracy_after for name, one in effects.items()},
+        "with another task's": {name: one.accuracy_after for name, one in wrong.items()},
+        "with demonstrations": shown,
+    }
+    return {
+        "heads": [[layer + 1, head + 1] for layer, head in heads],
+        "layer": layer + 1,
+        "accuracy": {
+            which: {group: round(value, 4) for group, value in head_roles.mean_by_group(of, groups).items()}
+            for which, of in measured.items()
+        },
+    }
+
+
+def draw_figure(results: Mapping[str, Any]) -> bytes:
+    """A row of panels a model: right answers by the number of heads removed; then those with a vector."""
+    from icl.analysis.small_run_figures import Panel, draw
+
+    panels = []
+    for row, (rung, models) in enumerate(results["models"].items()):
+        names = dict.fromkeys(name for one in models for of in one["removed"].values() for name in of)
+        for name in names:
+            curves = {
+                f"without heads that {kind}" if kind != "random" else "without random heads": [
+                    one["removed"][kind][name] for one in models if name in one["removed"][kind]
+                ]
+                for kind in models[0]["removed"]
+            }
+            panels.append(Panel(row, f"{rung}: {name}", "heads removed", results["removed"], curves))
+    return draw(panels, "right first letters (%)")
+
+
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """Lines that say what came out, means over training seeds."""
+    for rung, models in results["models"].items():
+        yield (
+            f"{rung}: rank correlation of the scores "
+            + ", ".join(f"{one['rank_correlation']:.2f}" for one in models)
+            + "; tasks that count "
+            + ", ".join(str(len(one["counted"])) for one in models)
+        )
+        for kind in models[0]["removed"]:
+            groups = dict.fromkeys(name for one in models for name in one["removed"][kind])
+            for name in groups:
+                of_seeds = [one["removed"][kind][name] for one in models if name in one["removed"][kind]]
+                means = [100 * fmean(column) for column in zip(*of_seeds, strict=True)]
+                cells = "  ".join(
+                    f"{n}: {mean:5.1f}" for n, mean in zip(results["removed"], means, strict=True)
+                )
+                yield f"  {kind:22} {name:32} heads removed {cells}"
+        for which in models[0]["vector"]["accuracy"]:
+            groups = dict.fromkeys(name for one in models for name in one["vector"]["accuracy"][which])
+            for name in groups:
+                of_seeds = [
+                    one["vector"]["accuracy"][which][name]
+                    for one in models
+                    if name in one["vector"]["accuracy"][which]
+                ]
+                yield f"  {which:22} {name:32} {100 * fmean(of_seeds):5.1f}"
+
+
+def main(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, Any]:
+    """The experiment with the models of the flag."""
+    return experiment(folder, size, bindings, Path(_LADDER.value) if _LADDER.value else None)
+
+
+if __name__ == "__main__":
+    experiment_command.run(main, table, SIZES)
