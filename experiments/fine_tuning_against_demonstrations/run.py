@@ -59,7 +59,7 @@ class Data:
     inflected: str
 
 
-_FULL = (8, 16, 32, 64, 128, 512, 4096)
+_FULL = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 SIZES = {
     "smoke": Size(
         "smoke.gin",

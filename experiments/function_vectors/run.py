@@ -35,7 +35,8 @@ class Size:
       rungs: Its models that are looked into.
       prompts: Of every kind and task instance.
       demonstrations: In each.
-      least: How much demonstrations have to bring (0..1) for a task to count.
+      least: How much right labels have to bring (0..1): over none for a task to be judged, over shuffled ones
+        for heads to be chosen by it.
       removed: Numbers of heads that are taken away.
       draws: Random sets of heads.
     """
@@ -51,8 +52,8 @@ class Size:
 
 SIZES = {
     "smoke": Size("smoke", ("w16",), 4, 2, -1.0, (1,), 1),
-    "cpu": Size("cpu", ("p300k", "p1m"), 48, 5, 0.1, (1, 2, 3, 4, 6, 8), 4),
-    "gpu": Size("gpu", ("p1m", "p10m", "p30m"), 128, 5, 0.1, (1, 2, 4, 8, 16, 24), 8),
+    "cpu": Size("cpu", ("p300k", "p1m"), 48, 5, 0.1, (1, 2, 3, 4, 6), 4),
+    "gpu": Size("gpu", ("p1m", "p10m", "p30m"), 128, 5, 0.1, (1, 2, 4, 8, 16), 8),
 }
 VECTOR_SHARE = 0.2
 """Of all heads: those whose outputs make up a function vector."""
@@ -116,18 +117,17 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
     params, description = restore_params(trained)
     config = description.model
     asked, groups = ask_all(setup, size)
-    without = {name: head_roles.accuracy(config, params, one.alone) for name, one in asked.items()}
-    gains = {
-        name: head_roles.accuracy(config, params, one.chosen_by) - without[name]
+    shares = {
+        name: [head_roles.accuracy(config, params, prompts) for prompts in one[:3]]
         for name, one in asked.items()
     }
+    gains = {name: told - alone for name, (told, _, alone) in shares.items()}
     asked = {name: one for name, one in asked.items() if gains[name] >= size.least}
-    if not asked:
-        raise InputError(f"{run.rung}: demonstrations bring {size.least} in no task; expected one or more")
+    choosing = [name for name in asked if shares[name][0] - shares[name][1] >= size.least]
+    if not choosing:
+        raise InputError(f"{run.rung}: right labels bring {size.least} in no task; expected one or more")
     vectors = {name: mean_last_outputs(config, params, one.chosen_by) for name, one in asked.items()}
-    effects = {
-        name: indirect_effects(config, params, one.untold, vectors[name]) for name, one in asked.items()
-    }
+    effects = {name: indirect_effects(config, params, asked[name].untold, vectors[name]) for name in choosing}
     effects_LH = np.mean(list(effects.values()), axis=0)
     counts = token_counts(setup.rows, COUNTED_ROWS, setup.model.vocab_size)
     repeated = repeated_tokens(
@@ -156,15 +156,22 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
             means = {name: fmean(one[name] for one in each) for name in each[0]}
             removed.setdefault(kind, [intact]).append(means)
     return {
-        "tasks": {name: round(gain, 3) for name, gain in gains.items()},
-        "counted": list(asked),
-        "effects": effects_LH.round(4).tolist(),
-        "prefix_matching": scores.prefix_matching.round(3).tolist(),
-        "copying": scores.copying.round(3).tolist(),
+        "tasks": {
+            name: dict(zip(("right labels", "shuffled labels", "none"), map(_rounded, of), strict=True))
+            for name, of in shares.items()
+        },
+        "judged": list(asked),
+        "chosen_by": choosing,
+        "intact": {
+            name: _rounded(head_roles.accuracy(config, params, asked[name].judged_by)) for name in asked
+        },
+        "effects": _rounded(effects_LH),
+        "prefix_matching": _rounded(scores.prefix_matching),
+        "copying": _rounded(scores.copying),
         "rank_correlation": round(head_roles.rank_correlation(effects_LH, scores.prefix_matching), 3),
         "overlap": overlaps,
         "removed": {
-            kind: {name: [round(one[name], 4) for one in by_count] for name in by_count[0]}
+            kind: {name: _rounded([one[name] for one in by_count]) for name in by_count[0]}
             for kind, by_count in removed.items()
         },
         "vector": inject(config, params, asked, groups, vectors, effects_LH),
@@ -172,6 +179,13 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
 
 
 COPYING = "repeated random letters"
+
+
+def _rounded(values: Any) -> Any:
+    """Plain numbers of four digits after the point."""
+    import numpy as np
+
+    return np.round(np.asarray(values, np.float64), 4).tolist()
 
 
 def ask_all(setup: Any, size: Size) -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -183,27 +197,33 @@ def ask_all(setup: Any, size: Size) -> tuple[dict[str, Any], dict[str, list[str]
     for family, tasks in setup.tasks.items():
         if family in ladder.BATTERY:
             continue
-        for task in tasks:
-            of_family = "word tasks trained on" if task.trained else "word tasks kept out"
-            group = of_family if family == "files" else f"new instances of {family}".replace("_", " ")
-            number = task.num_instances("held_out")
-            for i in range(INSTANCES if number is None else min(number, INSTANCES)):
-                name = task.name if number == 1 else f"{task.name} {i}"
-                instance = task.instance("held_out", i)
-                try:
-                    one = ask(
-                        task,
-                        instance,
-                        setup.tokenizer,
-                        demonstrations=size.demonstrations,
-                        count=size.prompts,
-                    )
-                except InputError:  # an instance of fewer examples
-                    continue
-                if one.judged_by.last_B.max() < setup.run.data.row_length:
-                    asked[name] = one
-                    groups.setdefault(group, []).append(name)
+        for group, task, name, instance in instances(family, tasks):
+            try:
+                one = ask(
+                    task, instance, setup.tokenizer, demonstrations=size.demonstrations, count=size.prompts
+                )
+            except InputError:  # an instance of fewer examples
+                continue
+            if one.judged_by.last_B.max() < setup.run.data.row_length:
+                asked[name] = one
+                groups.setdefault(group, []).append(name)
     return asked, groups
+
+
+def instances(family: str, tasks: Sequence[Any]) -> Iterator[tuple[str, Any, str, Any]]:
+    """Groups, tasks, names and instances of a family: word tasks; new maps and such, and some trained on."""
+    for task in tasks:
+        if family == "files":
+            group = "word tasks trained on" if task.trained else "word tasks kept out"
+            yield group, task, task.name, task.instance("held_out", 0)
+            continue
+        plural = f"{family}s".replace("_", " ")
+        for split, known in (("held_out", "new"), ("train", "old")):
+            number = task.num_instances(split)
+            if number is None and split == "train":
+                continue  # none of them comes twice in training
+            for i in range(INSTANCES if number is None else min(number, INSTANCES)):
+                yield f"{known} {plural}", task, f"{known} {family} {i}", task.instance(split, i)
 
 
 def inject(
@@ -252,7 +272,7 @@ def inject(
         "heads": [[layer + 1, head + 1] for layer, head in heads],
         "layer": layer + 1,
         "accuracy": {
-            which: {group: round(value, 4) for group, value in head_roles.mean_by_group(of, groups).items()}
+            which: {group: _rounded(value) for group, value in head_roles.mean_by_group(of, groups).items()}
             for which, of in measured.items()
         },
     }
@@ -282,8 +302,10 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"{rung}: rank correlation of the scores "
             + ", ".join(f"{one['rank_correlation']:.2f}" for one in models)
-            + "; tasks that count "
-            + ", ".join(str(len(one["counted"])) for one in models)
+            + "; tasks judged "
+            + ", ".join(str(len(one["judged"])) for one in models)
+            + ", chosen by "
+            + ", ".join(str(len(one["chosen_by"])) for one in models)
         )
         for kind in models[0]["removed"]:
             groups = dict.fromkeys(name for one in models for name in one["removed"][kind])

@@ -232,13 +232,14 @@ def conclude(workdir: Path, unseen: range) -> dict[str, Any]:
     found = json.loads((workdir / "prediction.json").read_text())
     (largest,) = read_points([workdir / "largest"], rows=unseen)
     accuracy = text_loss(largest.name, unseen)
+    fields = [field.name for field in dataclasses.fields(laws.RunPoint)]
+    points = [laws.RunPoint(**{name: point[name] for name in fields}) for point in found["points"]]
     results = found | {
         "prediction": outcome(found["prediction"], largest.loss),
         "unseen": {"rows": len(unseen), "tokens": accuracy.tokens, "standard_error": accuracy.standard_error},
+        "size_law": size_law(points),
     }
     write_json(workdir / "results.json", results)
-    fields = [field.name for field in dataclasses.fields(laws.RunPoint)]
-    points = [laws.RunPoint(**{name: point[name] for name in fields}) for point in found["points"]]
     target = Target(
         **{name: found["target"][name] for name in ("params", "tokens", "flops")},
         prediction=laws.Prediction(**found["prediction"]),
@@ -248,6 +249,17 @@ def conclude(workdir: Path, unseen: range) -> dict[str, Any]:
     law, compute_law = fit(found["form"], points), laws.fit_compute_law(points, irreducible=False)
     (workdir / "loss.png").write_bytes(draw(points, curves, law, compute_law, target, "loss (nats per byte)"))
     return results
+
+
+def size_law(points: Sequence[Any]) -> dict[str, Any] | None:
+    """L(N) of the runs on the most tokens; None where those are too few to determine it."""
+    from icl.analysis import scaling_laws as laws
+
+    tokens = max(point.tokens for point in points)
+    longest = [point for point in points if point.tokens == tokens]
+    if len({point.params for point in longest}) < 4:
+        return None
+    return {"tokens": tokens} | law_as_json(laws.fit_size_law(longest, irreducible=False))
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ still to come, so one cache serves a trial in place, whatever its trie.
 
 import dataclasses
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -233,11 +234,12 @@ def choose_shapes(
     """
     groups = [sorted(shapes)]
     while len(groups) < at_most:
-        total = sum(_positions(group, shapes) for group in groups)
+        parted = [_parted(group, shapes) for group in groups]
+        total = sum(whole for whole, *_ in parted)
         saved, chosen, at = max(
-            (_positions(g, shapes) - _positions(g[:at], shapes) - _positions(g[at:], shapes), i, at)
-            for i, g in enumerate(groups)
-            for at in range(len(g))
+            (of_group[0] - positions_read, i, at)
+            for i, of_group in enumerate(parted)
+            for at, positions_read in enumerate(of_group)
         )
         if saved < max(spared * total, positions):
             break
@@ -259,6 +261,17 @@ def _cover(shapes: Sequence[Shape]) -> Shape:
     return largest._replace(ends=tuple(falling))
 
 
-def _positions(group: Sequence[Shape], counts: Mapping[Shape, int]) -> int:
-    """Positions read for all requests of a group in the one shape that holds them."""
-    return sum(counts[shape] for shape in group) * _cover(group).positions if group else 0
+def _parted(group: Sequence[Shape], counts: Mapping[Shape, int]) -> list[int]:
+    """Positions read where a group is parted before each of its shapes and each part has one that holds it.
+
+    The first is that of the whole group.
+    """
+
+    def up_to(ordered: Sequence[Shape]) -> list[int]:
+        """Positions read for the first 1, 2, ... of these shapes."""
+        covers = itertools.accumulate(ordered, lambda held, shape: _cover([held, shape]))
+        numbers = itertools.accumulate(counts[shape] for shape in ordered)
+        return [number * _cover([cover]).positions for number, cover in zip(numbers, covers, strict=True)]
+
+    before, behind = up_to(group), up_to(group[::-1])[::-1]
+    return [behind[0], *map(operator.add, before, behind[1:])]

@@ -228,19 +228,22 @@ def assign(
     Raises:
       InputError: as `evaluate`.
     """
-    plans: dict[str, tuple[Plan, Mapping[str, tuple[Shape, ...]], Reading]] = {}
+    plans: dict[str, Plan] = {}
+    costs: dict[str, tuple[Mapping[str, tuple[Shape, ...]], Reading]] = {}
     assignments = []
     for subject in find_subjects(checkpoints, step):
         description = subject.description
         tokenizer = tokenizer_from_json(description.tokenizer)
         entries = _overridden(description.tasks, overrides or {})
         length = _context_length(config, subject)
-        of_tasks = json.dumps(entries, sort_keys=True)
-        key = digest(tokenizer.fingerprint, length, of_tasks, str(description.model))
+        key = digest(tokenizer.fingerprint, length, json.dumps(entries, sort_keys=True))
         if key not in plans:
-            plan = make_plan(config, build_tasks(rebuild(entries)), tokenizer, length)
-            plans[key] = plan, *_shapes(plan, tokenizer, description.model)
-        plan, shapes, cost = plans[key]
+            plans[key] = make_plan(config, build_tasks(rebuild(entries)), tokenizer, length)
+        plan = plans[key]
+        of_model = digest(key, str(description.model))
+        if of_model not in costs:
+            costs[of_model] = _shapes(plan, tokenizer, description.model)
+        shapes, cost = costs[of_model]
         shards = tuple(_shards(subject, plan, config, output_dir))
         assignments.append(Assignment(subject, tokenizer, plan, shapes, cost, shards))
     return assignments

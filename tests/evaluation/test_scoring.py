@@ -364,6 +364,8 @@ def test_shapes_are_few_and_hold_every_request() -> None:
         Shape(39, 8, (9, 9, 9), 1, 9, 4),
         Shape(419, 8, (9, 9, 9), 1, 9, 4),
     ]  # a third would spare little
+    many = {Shape(10 + n % 7 * 100, 8, (n + 1,), 1, 9, 4): 1 for n in range(5000)}
+    assert len(choose_shapes(many, 4)) > 1  # in time that grows with their number, not its square
     request = request_of(trial(ToyTask(pairs(9)), pairs(3), Example("a", "b")), BYTES)
     offered = [Shape(prefix, 8, (50,) * 4, 1, 9, 4) for prefix in (2, 39, 99)]
     assert smallest_holding(offered, request).prefix == 39
