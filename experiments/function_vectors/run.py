@@ -179,6 +179,8 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
 
 
 COPYING = "repeated random letters"
+SHOWN = ("new position maps", "word tasks trained on", "word tasks kept out", "new ciphers")
+"""Groups that the figure has a panel of."""
 
 
 def _rounded(values: Any) -> Any:
@@ -284,8 +286,8 @@ def draw_figure(results: Mapping[str, Any]) -> bytes:
 
     panels = []
     for row, (rung, models) in enumerate(results["models"].items()):
-        names = dict.fromkeys(name for one in models for of in one["removed"].values() for name in of)
-        for name in names:
+        names = {name for one in models for of in one["removed"].values() for name in of}
+        for name in [name for name in SHOWN if name in names]:
             curves = {
                 f"without heads that {kind}" if kind != "random" else "without random heads": [
                     one["removed"][kind][name] for one in models if name in one["removed"][kind]
