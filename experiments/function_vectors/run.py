@@ -21,7 +21,7 @@ from icl.errors import InputError
 from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 _LADDER = flags.DEFINE_string(
-    "ladder_dir", None, "Folder of experiments.k_curves_by_size, whose models are taken; default: its own."
+    "ladder_dir", None, "Folder of experiments.k_curves_by_size, whose models are taken; without it they are trained."
 )
 flags.adopt_module_key_flags(experiment_command)
 
@@ -66,7 +66,7 @@ LETTERS, REPEATS, SAMPLES = 16, 4, 16
 
 
 def experiment(
-    folder: Path, size: Size, bindings: Sequence[str], ladder_folder: Path | None = None
+    folder: Path, size: Size, bindings: Sequence[str], given: Path | None = None
 ) -> dict[str, Any]:
     """Trains the models that are not there, looks into them, writes `results.json` and `heads.png`.
 
@@ -74,13 +74,13 @@ def experiment(
       folder: Folder to write to; what it holds already is gone on with.
       size: How much is done.
       bindings: Lines of gin that win over the ladder's; they name the word tasks.
-      ladder_folder: Where the models are, or are trained; `folder` by default.
+      given: Folder of a ladder that is trained; None to train the models in `folder`.
 
     Returns:
       What results.json holds.
 
     Raises:
-      InputError: a setting is wrong, or a run was terminated.
+      InputError: a setting is wrong, a run was terminated, or a model of the given ladder is missing.
     """
     from icl.config import load_runs
 
@@ -88,7 +88,10 @@ def experiment(
     found: dict[str, list[Any]] = {rung: [] for rung in size.rungs}
     for seed in ladder.TRAIN_SEEDS[size.ladder]:
         for run in load_runs(gin, [*seed_bindings(seed), *bindings], size.rungs):
-            trained = train_to_end(run, (ladder_folder or folder) / f"seed_{seed}" / run.rung)
+            name = f"seed_{seed}/{run.rung}"
+            trained = train_to_end(run, folder / name) if not given else given / name
+            if given:
+                check_trained(run, trained)
             kept = folder / "heads" / f"{run.rung}_{seed}.json"
             if not kept.exists():
                 write_json(kept, {"seed": seed} | look_into(trained, run, size))
@@ -97,6 +100,15 @@ def experiment(
     write_json(folder / "results.json", results)
     (folder / "heads.png").write_bytes(draw_figure(results))
     return results
+
+
+def check_trained(run: Any, trained: Path) -> None:
+    """Whether a model of a given ladder is there, and trained to its end."""
+    from icl.training.checkpoints import find_checkpoint
+
+    _, step = find_checkpoint(trained)
+    if step != run.train.steps:
+        raise InputError(f"{trained}: is at step {step} of {run.train.steps}; expected a run at its end")
 
 
 def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
