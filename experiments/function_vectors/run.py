@@ -21,7 +21,9 @@ from icl.errors import InputError
 from icl.experiment_command import seed_bindings, train_to_end, write_json
 
 _LADDER = flags.DEFINE_string(
-    "ladder_dir", None, "Folder of experiments.k_curves_by_size, whose models are taken; without it they are trained."
+    "ladder_dir",
+    None,
+    "Folder of experiments.k_curves_by_size, whose models are taken; without it they are trained.",
 )
 flags.adopt_module_key_flags(experiment_command)
 
