@@ -8,7 +8,7 @@ again, it goes on where it stopped. See the README beside this file.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -65,6 +65,9 @@ HELD_OUT_ROWS = 64
 COUNTED_ROWS = 200
 LETTERS, REPEATS, SAMPLES = 16, 4, 16
 """Of the repeated random tokens."""
+COPYING = "repeated random letters"
+SHOWN = ("new position maps", "word tasks trained on", "word tasks kept out", "new ciphers")
+"""Groups that the figure has a panel of."""
 
 
 def experiment(
@@ -159,16 +162,7 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
         copied = head_roles.copying_accuracy(config, params, repeated, heads, means_LHK)
         return head_roles.mean_by_group(right, groups) | {COPYING: copied}
 
-    removed: dict[str, list[dict[str, float]]] = {}
-    overlaps = []
-    intact = answered(())
-    for count in size.removed:
-        sets = head_roles.head_sets(effects_LH, scores.prefix_matching, count, draws=size.draws)
-        overlaps.append(head_roles.overlap(*sets[head_roles.CARRY], *sets[head_roles.MATCH]))
-        for kind, of_kind in sets.items():
-            each = [answered(heads) for heads in of_kind]
-            means = {name: fmean(one[name] for one in each) for name in each[0]}
-            removed.setdefault(kind, [intact]).append(means)
+    removed, overlaps = remove_heads(answered, effects_LH, scores.prefix_matching, size)
     return {
         "tasks": {
             name: dict(zip(("right labels", "shuffled labels", "none"), map(_rounded, of), strict=True))
@@ -184,17 +178,43 @@ def look_into(trained: Path, run: Any, size: Size) -> dict[str, Any]:
         "copying": _rounded(scores.copying),
         "rank_correlation": round(head_roles.rank_correlation(effects_LH, scores.prefix_matching), 3),
         "overlap": overlaps,
-        "removed": {
-            kind: {name: _rounded([one[name] for one in by_count]) for name in by_count[0]}
-            for kind, by_count in removed.items()
-        },
+        "removed": removed,
         "vector": inject(config, params, asked, groups, vectors, effects_LH),
     }
 
 
-COPYING = "repeated random letters"
-SHOWN = ("new position maps", "word tasks trained on", "word tasks kept out", "new ciphers")
-"""Groups that the figure has a panel of."""
+def remove_heads(
+    answered: Callable[[Any], Mapping[str, float]], effects_LH: Any, matching_LH: Any, size: Size
+) -> tuple[dict[str, dict[str, list[float]]], list[float]]:
+    """Takes away more and more heads of each kind.
+
+    Args:
+      answered: Right answers (0..1) by group without some heads.
+      effects_LH: How much each head carries the task.
+      matching_LH: How much each head matches prefixes.
+      size: How many heads, and how many random sets.
+
+    Returns:
+      By kind and group the right answers after each number of heads, none first. For each number, the share of
+      the heads that carry the task best that match prefixes best, too.
+    """
+    from icl.analysis import head_roles
+
+    removed: dict[str, list[Mapping[str, float]]] = {}
+    overlaps = []
+    intact = answered(())
+    for count in size.removed:
+        sets = head_roles.head_sets(effects_LH, matching_LH, count, draws=size.draws)
+        overlaps.append(head_roles.overlap(*sets[head_roles.CARRY], *sets[head_roles.MATCH]))
+        for kind, of_kind in sets.items():
+            each = [answered(heads) for heads in of_kind]
+            means = {name: fmean(one[name] for one in each) for name in each[0]}
+            removed.setdefault(kind, [intact]).append(means)
+    by_group = {
+        kind: {name: _rounded([one[name] for one in by_count]) for name in intact}
+        for kind, by_count in removed.items()
+    }
+    return by_group, overlaps
 
 
 def _rounded(values: Any) -> Any:
