@@ -195,8 +195,8 @@ def remove_heads(
       size: How many heads, and how many random sets.
 
     Returns:
-      By kind and group the right answers after each number of heads, none first. For each number, the share of
-      the heads that carry the task best that match prefixes best, too.
+      By kind and group the right answers after each number of heads, none first. For each number, the share
+      of the heads that carry the task best that match prefixes best, too.
     """
     from icl.analysis import head_roles
 
