@@ -1,17 +1,10 @@
 """The command that experiments share: what it refuses, each in one line and before anything is written."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "experiments.when_it_appears.run", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+from tests.experiments import run_experiment
 
 
 @pytest.mark.parametrize(
@@ -28,13 +21,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_bad_flags_are_one_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    done = run(*(word.format(tmp_path) for word in arguments))
+    done = run_experiment("when_it_appears", *(word.format(tmp_path) for word in arguments))
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_help_names_what_an_experiment_reads_and_nothing_else() -> None:
-    done = run("--help")
+    done = run_experiment("when_it_appears", "--help")
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("--experiment_dir", "--size", "--gin_bindings"))
     assert "--gin_file" not in done.stdout and "--[no]dry_run" not in done.stdout

@@ -58,6 +58,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
       InputError: a setting is wrong, the text is too short for all of it to be read once, or a run was
         terminated.
     """
+    from icl.analysis.emergence import measure_run
     from icl.analysis.emergence_figures import draw_on_text
     from icl.analysis.heads import prefix_matching_chance
     from icl.config import load_runs
@@ -69,7 +70,7 @@ def experiment(folder: Path, size: Size, bindings: Sequence[str]) -> dict[str, A
             workdir = folder / run.rung / f"seed_{seed}"
             probe = make_probe(run, size.rows)
             train_to_end(run, workdir)
-            found.setdefault(run.rung, []).append(snapshots(run, workdir, probe))
+            found.setdefault(run.rung, []).append(measure_run(workdir, run.train, probe))
     results = {
         "score": {"late": LATE, "early": EARLY, "around": AROUND},
         "chance": {"prefix_matching": prefix_matching_chance()},
@@ -106,17 +107,6 @@ def make_probe(run: Any, rows: int) -> Any:
         early=EARLY,
         around=AROUND,
     )
-
-
-def snapshots(run: Any, workdir: Path, probe: Any) -> list[Any]:
-    """The snapshots of a run's checkpoints; those of before are read."""
-    from icl.analysis import emergence
-
-    kept = workdir / "snapshots.json"
-    if not kept.exists():
-        steps = range(run.train.save_every, run.train.steps + 1, run.train.save_every)
-        emergence.write_snapshots(kept, [emergence.measure(workdir, step, probe) for step in steps])
-    return emergence.read_snapshots(kept)
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:

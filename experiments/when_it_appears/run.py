@@ -116,11 +116,7 @@ def measure_run(run: Any, folder: Path, rows: int) -> tuple[list[Any], list[dict
         late=LATE,
         early=EARLY,
     )
-    kept = folder / "snapshots.json"
-    if not kept.exists():
-        steps = range(run.train.save_every, run.train.steps + 1, run.train.save_every)
-        emergence.write_snapshots(kept, [emergence.measure(folder, step, probe) for step in steps])
-    snapshots = emergence.read_snapshots(kept)
+    snapshots = emergence.measure_run(folder, run.train, probe)
     params, description = restore_params(folder)
     ablations = ablate_each_head(description.model, params, [episodes], num_examples=probe.num_examples)
     last = snapshots[-1]

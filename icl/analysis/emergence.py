@@ -24,6 +24,7 @@ from icl.data.batch import Batch
 from icl.data.loader import Addressed
 from icl.errors import InputError
 from icl.training.checkpoints import restore_params
+from icl.training.config import TrainConfig
 from icl.training.workdir import write_whole
 
 
@@ -118,6 +119,19 @@ def measure(workdir: Path, step: int, probe: Probe) -> Snapshot:
         previous_token=_rounded(heads.previous_token),
         position_loss=_rounded(_by_doubling(loss_T, number_T)),
     )
+
+
+def measure_run(workdir: Path, train: TrainConfig, probe: Probe) -> list[Snapshot]:
+    """Measures every checkpoint of a run, or reads what was measured before (`DIR/snapshots.json`).
+
+    Raises:
+      InputError: a checkpoint is missing or damaged, or that file holds something else.
+    """
+    kept = workdir / "snapshots.json"
+    if not kept.exists():
+        steps = range(train.save_every, train.steps + 1, train.save_every)
+        write_snapshots(kept, [measure(workdir, step, probe) for step in steps])
+    return read_snapshots(kept)
 
 
 def _by_doubling(loss_T: np.ndarray, number_T: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,8 @@ import pytest
 from experiments.data_that_makes_it_appear.run import SIZES, STUDIES, Planned, experiment, plan
 from icl.errors import InputError
 from icl.training.workdir import settings_of
+from tests.experiments import run_experiment
 
-REPOSITORY = Path(__file__).parents[2]
 VARIED = {
     "burstiness": {"task family class_label.burstiness"},
     "skew": {"task family class_label.skew"},
@@ -67,13 +65,9 @@ def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_the_command_measures_every_condition_and_does_not_train_twice(tmp_path: Path) -> None:
     """In the smoke size, from the command line: first one study, then all, then all again."""
-    command = [sys.executable, "-m", "experiments.data_that_makes_it_appear.run", "--size", "smoke"]
     done = [
-        subprocess.run(
-            [*command, "--experiment_dir", str(tmp_path), *flags],
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
+        run_experiment(
+            "data_that_makes_it_appear", "--size", "smoke", "--experiment_dir", str(tmp_path), *flags
         )
         for flags in (["--studies", "instances"], [], [])
     ]
@@ -86,6 +80,6 @@ def test_the_command_measures_every_condition_and_does_not_train_twice(tmp_path:
     (run,) = results["studies"]["burstiness"]["p = 0"]
     assert len(run["steps"]) == len(run["scores"]["novel"]) == len(run["loss"]) + 1
     assert (tmp_path / "data.png").read_bytes().startswith(b"\x89PNG")
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    refused = run_experiment("data_that_makes_it_appear", "--size", "smoke")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "--experiment_dir is missing" in refused.stderr

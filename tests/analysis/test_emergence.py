@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -34,8 +32,7 @@ from icl.training.checkpoints import PARAMS, save_params
 from icl.training.checksums import describe_arrays
 from icl.training.description import Description
 from tests.analysis.hand_made import CONFIG, INDUCTION, START, VOCAB, induction_params
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.experiments import run_experiment
 
 
 def episodes(number: int = 6, keys: int = 4, times: int = 5) -> Batch:
@@ -179,12 +176,8 @@ def test_the_command_on_text_measures_every_model_at_every_checkpoint(tmp_path: 
     """In the smoke size; a second time it trains nothing and gives the same."""
     letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ \n"), 60_000)
     (tmp_path / "text.txt").write_text("".join(letters))
-    command = [sys.executable, "-m", "experiments.context_on_text.run", "--size", "smoke"]
-    command += ["--gin_bindings", f"text = ['{tmp_path / 'text.txt'}']", "--experiment_dir"]
-    first, second = (
-        subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, cwd=REPOSITORY)
-        for _ in range(2)
-    )
+    flags = ["--size", "smoke", "--gin_bindings", f"text = ['{tmp_path / 'text.txt'}']", "--experiment_dir"]
+    first, second = (run_experiment("context_on_text", *flags, str(tmp_path / "out")) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout and second.stderr.count("nothing left to train") == 2
     found = json.loads((tmp_path / "out/results.json").read_text())["runs"]
@@ -194,9 +187,7 @@ def test_the_command_on_text_measures_every_model_at_every_checkpoint(tmp_path: 
         assert len(run["snapshots"][0]["position_loss"]) == 10  # 512 tokens
     assert (tmp_path / "out/context.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "text.txt").write_text("".join(letters[:9000]))
-    short = subprocess.run(
-        [*command, str(tmp_path / "short")], capture_output=True, text=True, cwd=REPOSITORY
-    )
+    short = run_experiment("context_on_text", *flags, str(tmp_path / "short"))
     assert short.returncode == 2 and "has 9,002 tokens" in short.stderr
     assert not (tmp_path / "short").exists()
 
@@ -205,13 +196,8 @@ def test_the_command_on_text_measures_every_model_at_every_checkpoint(tmp_path: 
 @pytest.mark.timeout(600)
 def test_the_command_measures_every_model_at_every_checkpoint(tmp_path: Path) -> None:
     """In the smoke size, from the command line; a second time it trains nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.when_it_appears.run", "--size", "smoke"]
-    first, second = (
-        subprocess.run(
-            [*command, "--experiment_dir", str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY
-        )
-        for _ in range(2)
-    )
+    flags = ["--size", "smoke", "--experiment_dir", str(tmp_path)]
+    first, second = (run_experiment("when_it_appears", *flags) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout
     assert "nothing left to train" in second.stderr and "nothing left to train" not in first.stderr

@@ -1,8 +1,6 @@
 """The experiment fine_tuning_against_demonstrations, on lists made up for it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from icl.errors import InputError
 from icl.tasks import build_tasks
 from icl.training.fine_tuning import FineTuneConfig
 from icl.training.fine_tuning_rows import draw_examples
+from tests.experiments import run_experiment
 
 REPOSITORY = Path(__file__).parents[2]
 GIN = REPOSITORY / "experiments/fine_tuning_against_demonstrations"
@@ -44,10 +43,9 @@ def test_the_command_compares_every_task_and_goes_on_where_it_stopped(tmp_path: 
     """In the smoke size, from the command line, with the devices that a user has."""
     data = write_lists(tmp_path, 60)
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "experiments.fine_tuning_against_demonstrations.run", "--size", "smoke"]
-    command += ["--experiment_dir", str(folder)]
-    command += ["--inflection", data.inflection, "--inflected", data.inflected]
-    done = [subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY) for _ in range(2)]
+    flags = ["--size", "smoke", "--experiment_dir", str(folder)]
+    flags += ["--inflection", data.inflection, "--inflected", data.inflected]
+    done = [run_experiment("fine_tuning_against_demonstrations", *flags) for _ in range(2)]
     assert [each.returncode for each in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr[-2000:]
     assert "translation, N = 16, seed 0" in done[0].stdout and "N = 16, seed" not in done[1].stdout
     tasks = json.loads((folder / "results.json").read_text())["tasks"]

@@ -1,8 +1,6 @@
 """Heads taken away from a model whose heads were written by hand: what they do stops, nothing else does."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +26,8 @@ from icl.data.tokenizer import ByteTokenizer
 from icl.errors import InputError
 from icl.tasks import FAMILIES
 from tests.analysis.hand_made import CONFIG, INDUCTION, PREVIOUS, START, induction_params
+from tests.experiments import run_experiment
 
-REPOSITORY = Path(__file__).parents[2]
 IDLE = [(0, 1), (1, 0)]
 
 
@@ -90,16 +88,9 @@ def test_heads_are_judged_by_other_prompts_than_they_are_chosen_by() -> None:
 @pytest.mark.timeout(900)
 def test_the_command_looks_into_its_models(tmp_path: Path) -> None:
     """In the smoke size; with the models of another folder it trains none."""
-    command = [sys.executable, "-m", "experiments.function_vectors.run", "--size", "smoke"]
     first, second = (tmp_path / name for name in ("first", "second"))
     for folder, more in ((first, []), (second, ["--ladder_dir", str(first)])):
-        done = subprocess.run(
-            [*command, "--experiment_dir", str(folder), *more],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_experiment("function_vectors", "--size", "smoke", "--experiment_dir", str(folder), *more)
         assert done.returncode == 0, done.stderr
     assert not list(second.glob("seed_*"))
     assert (first / "results.json").read_text() == (second / "results.json").read_text()

@@ -1,8 +1,6 @@
 """Learning within a row: every answer is counted once under its own K, and a row is drawn as it stands."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from icl.data.rows import Rows
 from icl.data.tokenizer import ByteTokenizer
 from icl.model import ModelConfig, init_params
 from icl.tasks import Cipher, Recall, build_tasks
+from tests.experiments import run_experiment
 
-REPOSITORY = Path(__file__).parents[2]
 TOKENIZER = ByteTokenizer()
 MODEL = ModelConfig(vocab_size=264, max_length=96, num_layers=1, embed_dim=16, num_heads=2)
 
@@ -107,11 +105,8 @@ def test_the_figure_is_the_same_for_the_same_numbers(rows: Rows) -> None:
 @pytest.mark.timeout(600)
 def test_the_command_measures_every_step(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.inner_loop.run", "--experiment_dir", str(tmp_path)]
-    first, second = (
-        subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
-        for _ in range(2)
-    )
+    flags = ["--experiment_dir", str(tmp_path), "--size", "smoke"]
+    first, second = (run_experiment("inner_loop", *flags) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout and "nothing left to train" in second.stderr
     results = json.loads((tmp_path / "results.json").read_text())
@@ -123,6 +118,5 @@ def test_the_command_measures_every_step(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_one_line() -> None:
-    command = [sys.executable, "-m", "experiments.inner_loop.run"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_experiment("inner_loop")
     assert done.returncode == 2 and done.stderr.startswith("error: --experiment_dir is missing")

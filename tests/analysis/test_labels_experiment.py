@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,9 @@ from icl.data.tokenizer import load_tokenizer
 from icl.evaluation.conditions import ABSTRACT
 from icl.model import num_params
 from icl.tasks import build_tasks
+from tests.experiments import run_experiment
 
-REPOSITORY = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "experiments.what_demonstrations_teach.run"]
+NAME = "what_demonstrations_teach"
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -45,7 +43,7 @@ def test_without_renamed_episodes_only_usual_names_are_trained_on() -> None:
 
 
 def test_a_missing_folder_is_one_line() -> None:
-    done = subprocess.run(COMMAND, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_experiment(NAME)
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --experiment_dir is missing: expected a folder to write to"
 
@@ -53,8 +51,8 @@ def test_a_missing_folder_is_one_line() -> None:
 @pytest.mark.extended
 @pytest.mark.timeout(600)
 def test_the_command_trains_asks_and_draws_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    command = [*COMMAND, "--size", "smoke", "--experiment_dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    flags = ["--size", "smoke", "--experiment_dir", str(tmp_path)]
+    done = run_experiment(NAME, *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results) == {f"{share:g}" for share in SHARES}
@@ -69,5 +67,5 @@ def test_the_command_trains_asks_and_draws_and_goes_on_where_it_stopped(tmp_path
     written = (tmp_path / "results.json").read_bytes()
     assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "results.json").unlink()
-    again = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    again = run_experiment(NAME, *flags)
     assert again.returncode == 0 and (tmp_path / "results.json").read_bytes() == written

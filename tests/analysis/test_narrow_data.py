@@ -1,8 +1,6 @@
 """Narrow data: the ideal learner falls for a perfect accident, and the experiment runs from its command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,7 @@ import pytest
 from icl.analysis.narrow_figures import draw
 from icl.tasks import CueTrials
 from icl.tasks.cue_label import ACCIDENTS, ideal_score
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.experiments import run_experiment
 
 
 def test_only_a_perfect_accident_deceives_the_ideal_learner() -> None:
@@ -40,11 +37,8 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
 @pytest.mark.timeout(900)
 def test_the_command_adapts_the_base_model_both_ways(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.narrow_data.run", "--experiment_dir", str(tmp_path)]
-    first, second = (
-        subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
-        for _ in range(2)
-    )
+    flags = ["--experiment_dir", str(tmp_path), "--size", "smoke"]
+    first, second = (run_experiment("narrow_data", *flags) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout and "nothing left to train" in second.stderr
     (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]

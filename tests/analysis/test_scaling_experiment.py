@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,9 @@ from icl.analysis.scaling_laws import Prediction
 from icl.data.tokenizer import load_tokenizer
 from icl.errors import InputError
 from icl.model import num_non_embedding_params
+from tests.experiments import run_experiment
 
 SMOKE = SIZES["smoke"]
-REPOSITORY = Path(__file__).parents[2]
 
 
 def text_binding(folder: Path, words: int) -> str:
@@ -33,9 +31,15 @@ def text_binding(folder: Path, words: int) -> str:
 def test_the_command_predicts_the_largest_rung_before_it_trains_it(tmp_path: Path) -> None:
     """In the smoke size, from the command line; with the devices that a user has."""
     workdir = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.loss_against_compute.run", "--size", "smoke"]
-    flags = ["--experiment_dir", str(workdir), "--gin_bindings", text_binding(tmp_path, 30_000)]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=REPOSITORY)
+    flags = [
+        "--size",
+        "smoke",
+        "--experiment_dir",
+        str(workdir),
+        "--gin_bindings",
+        text_binding(tmp_path, 30_000),
+    ]
+    done = run_experiment("loss_against_compute", *flags)
     assert done.returncode == 0, done.stderr
     before, results = (
         json.loads((workdir / f"{name}.json").read_text()) for name in ("prediction", "results")

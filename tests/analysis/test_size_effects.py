@@ -1,8 +1,6 @@
 """Curves of a ladder with several seeds: means over tasks and seeds, by hand."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from icl.analysis.size_effects import chance, size_curves
 from icl.errors import InputError
 from icl.evaluation.records import Result
 from tests.evaluation.test_report import result
+from tests.experiments import run_experiment
 
 REPOSITORY = Path(__file__).parents[2]
 GROUPS = {"new": ["cipher", "affine"], "alone": ["digits"]}
@@ -77,11 +76,8 @@ def test_the_figure_is_the_same_for_the_same_numbers() -> None:
 @pytest.mark.timeout(900)
 def test_the_command_trains_every_rung_with_every_seed_and_asks_them(tmp_path: Path) -> None:
     """In the smoke size; a second time it trains and asks nothing and gives the same."""
-    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--experiment_dir", str(tmp_path)]
-    first, second = (
-        subprocess.run([*command, "--size", "smoke"], capture_output=True, text=True, cwd=REPOSITORY)
-        for _ in range(2)
-    )
+    flags = ["--experiment_dir", str(tmp_path), "--size", "smoke"]
+    first, second = (run_experiment("k_curves_by_size", *flags) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout and second.stderr.count("nothing left to train") == 4
     found = json.loads((tmp_path / "results.json").read_text())
@@ -92,7 +88,6 @@ def test_the_command_trains_every_rung_with_every_seed_and_asks_them(tmp_path: P
 
 
 def test_word_tasks_that_are_not_named_are_one_line() -> None:
-    command = [sys.executable, "-m", "experiments.k_curves_by_size.run", "--experiment_dir", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = run_experiment("k_curves_by_size", "--experiment_dir", "nowhere")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "tasks" in done.stderr
     assert not (REPOSITORY / "nowhere").exists()

@@ -1,8 +1,6 @@
 """The experiment functions_in_context: its sizes load, and its command writes what it says."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,16 @@ from icl import config
 from icl.errors import InputError
 from icl.functions.setup import FunctionSetup
 from icl.functions.transformer import num_params
+from tests.experiments import run_experiment
 
-REPOSITORY = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "experiments.functions_in_context.run"]
+NAME = "functions_in_context"
 
 
 @pytest.mark.extended
 @pytest.mark.timeout(900)
 def test_the_command_trains_and_measures_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    command = [*COMMAND, "--size", "smoke", "--experiment_dir", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    flags = ["--size", "smoke", "--experiment_dir", str(tmp_path / "run")]
+    done = run_experiment(NAME, *flags)
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "run" / "results.json").read_bytes()
     results = json.loads(first)
@@ -38,7 +36,7 @@ def test_the_command_trains_and_measures_and_goes_on_where_it_stopped(tmp_path: 
         assert excess == pytest.approx(model - bayes, abs=2e-5)
     assert (tmp_path / "run" / "functions.png").read_bytes().startswith(b"\x89PNG")
     assert "largest excess over Bayes" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    again = run_experiment(NAME, *flags)
     assert again.returncode == 0 and (tmp_path / "run" / "results.json").read_bytes() == first
 
 
